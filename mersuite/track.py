@@ -1,0 +1,224 @@
+"""The Track contract: everything that differs from one track to the next. The rest of mersuite is shared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from mersuite.clip import Clip, Output, Prediction, Sample, Signal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mersuite.clip import Batch
+    from mersuite.config import DataConfig, RunConfig
+    from mersuite.models.base import BuildContext, Fused
+
+ReadFeatures = Callable[[str, str], Signal | None]
+"""(clip_id, stream) -> the stored stream, or None where the clip has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackData:
+    """What a reader found for one split.
+
+    Attributes:
+        clips: Every clip with at least one medium.
+        samples: What is to be predicted, in the order of the organisers' files.
+        notes: Things a user should know: counts, what was missing or skipped; shown once.
+    """
+
+    clips: tuple[Clip, ...]
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRow:
+    """One line of `mersuite check`.
+
+    Attributes:
+        name: What was counted or tested.
+        found: What is there.
+        expected: The published figure or the rule; "" where there is none.
+        ok: True, False for a fault that stops a run, None for a remark.
+        hint: What cures it; "" when nothing needs curing.
+    """
+
+    name: str
+    found: str
+    expected: str = ""
+    ok: bool | None = True
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One row of the final table: a system under a protocol.
+
+    Attributes:
+        name: Key in metrics.json.
+        overrides: Config keys that make the system, such as {"ps.system": "signal"}.
+        split_by: Groups that held-out rows differ in from all training rows; () means as cv.by says.
+        protocol: One sentence for people.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    split_by: tuple[str, ...] = ()
+    protocol: str = ""
+
+
+class Fitted(ABC):
+    """What is learned without gradient steps, kept in each fold's checkpoint: priors, scales, lags, thresholds.
+
+    The order of calls in a fold: fit (training rows), then the network trains on `target`, then calibrate
+    (validation rows), then apply on anything.
+    """
+
+    @abstractmethod
+    def fit(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
+        """Learns from training rows; choices between fits may be made on validation rows."""
+
+    @abstractmethod
+    def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
+        """What the network is trained towards for a training or validation sample."""
+
+    @abstractmethod
+    def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
+        """Chooses thresholds, temperature, smoothing on outputs for validation rows."""
+
+    @abstractmethod
+    def apply(self, sample: Sample, output: Output | None, features: ReadFeatures) -> Output:
+        """Turns the network's raw output into values that can be averaged over folds; None where there is no network."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Gives arrays and JSON values from which load_state restores it."""
+
+    @abstractmethod
+    def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Restores what state gave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Options of `mersuite score` that only some tracks read, such as level=2 or wheels=DIR."""
+
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Track(ABC):
+    """One track of the challenge. tracks/<name>/__init__.py exports a subclass as `Track`.
+
+    Attributes:
+        name: The folder's name.
+        Config: Frozen dataclass behind the config key of the track's name (`ps.system=signal`).
+        FakeConfig: Frozen dataclass of the options of `mersuite fake track=<name>`.
+        streams: Media streams that the reader may give.
+        monitor: Metric that checkpoints and sweeps go by; a key of `metrics`.
+        monitor_mode: "min" or "max".
+        metric_names: Metrics shown in tables, in order.
+        token_rate_hz: Tokens a second for tracks that answer in time; None for one answer a clip.
+        reports_by: Group whose members are shown one by one and resampled in bootstrap intervals ("subject").
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    FakeConfig: ClassVar[type]
+    streams: ClassVar[tuple[str, ...]]
+    monitor: ClassVar[str]
+    monitor_mode: ClassVar[str]
+    metric_names: ClassVar[tuple[str, ...]]
+    token_rate_hz: ClassVar[float | None] = None
+    reports_by: ClassVar[str]
+
+    # ---- data
+    @abstractmethod
+    def read(self, data: DataConfig, split: str) -> TrackData:
+        """Reads clips and samples of a split ("train", "test") without loading signals.
+
+        Raises:
+            DataError: If files are missing, malformed or contradict each other.
+        """
+
+    @abstractmethod
+    def check(self, data: DataConfig) -> list[CheckRow]:
+        """Looks at everything in the folder, signals included, and reports instead of raising."""
+
+    @abstractmethod
+    def fake(self, config: Any, out: Path) -> Mapping[str, Any]:
+        """Writes small data in the organisers' layout and gives a summary."""
+
+    # ---- learning
+    @abstractmethod
+    def fitted(self, config: RunConfig) -> Fitted:
+        """Gives the unfitted parts of the configured system."""
+
+    @abstractmethod
+    def build_head(self, config: RunConfig, width: int, context: BuildContext) -> nn.Module | None:
+        """Gives the head on a backbone of that width, or None for systems without a network.
+
+        The head is called as head(fused, batch) and gives {name: tensor with batch first}.
+        """
+
+    @abstractmethod
+    def loss(
+        self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch
+    ) -> Mapping[str, torch.Tensor]:
+        """Gives loss terms by name, each a scalar; their sum is minimised."""
+
+    @abstractmethod
+    def evaluations(self, config: RunConfig) -> list[Evaluation]:
+        """Gives the rows of the final table; the configured system itself comes first as the main one."""
+
+    def uses_network(self, config: RunConfig) -> bool:
+        """Whether the configured system trains a network."""
+        return True
+
+    def traits(self, config: RunConfig) -> Mapping[str, Any]:
+        """Facts of the system that every prediction file and export states, such as {"prior": true}."""
+        return {}
+
+    # ---- answers
+    @abstractmethod
+    def decode(self, config: RunConfig, sample: Sample, output: Output) -> Any:
+        """Turns averaged output values into an answer of JSON types."""
+
+    @abstractmethod
+    def metrics(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+        """Scores answers against targets, both as `decode` and `answer_of` give them; the function that training logs."""
+
+    @abstractmethod
+    def answer_of(self, sample: Sample) -> Any:
+        """Gives a sample's truth in the form of an answer."""
+
+    @abstractmethod
+    def write_submission(self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]) -> str:
+        """Writes the challenge's format, re-reads and checks it, and gives one line that says what was written.
+
+        Raises:
+            SubmissionError: If the predictions do not form a valid submission. Nothing is left behind then.
+        """
+
+    @abstractmethod
+    def read_table(self, path: Path) -> dict[str, Any]:
+        """Reads a submission, prediction or target file as row id -> answer of that row.
+
+        Raises:
+            SubmissionError: If ids repeat or values are out of range.
+        """
+
+    @abstractmethod
+    def score(self, pred: Mapping[str, Any], target: Mapping[str, Any], request: ScoreRequest) -> dict[str, float]:
+        """Scores two tables joined by id, with `metrics` underneath.
+
+        Raises:
+            SubmissionError: If an id of the target has no prediction.
+        """
