@@ -10,8 +10,8 @@ from mersuite.metrics.moments import Moments, moments
 def pearson(pred: Any, target: Any) -> Any:
     """Gives Pearson's correlation along the rows, one a column, in [-1, 1]; 0 where either side is constant.
 
-    Why 0 for constants: the coefficient is undefined there, and a constant answer carries no information on the order of
-    the targets; NaN would spread through means over subjects.
+    Why 0 for constants: the coefficient is undefined there, and a constant answer carries no information on the order
+    of the targets; NaN would spread through means over subjects.
 
     Args:
         pred: (row,) or (row, column) numpy array, torch tensor or nested list.
