@@ -1,0 +1,1 @@
+"""Extractors, one file each, found by file name; they run once, at `mersuite prepare`."""

@@ -1,0 +1,1 @@
+"""File formats of this field that more than one part reads."""

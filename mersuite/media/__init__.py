@@ -1,0 +1,1 @@
+"""Bytes to arrays: recordings, sound, pictures, text."""

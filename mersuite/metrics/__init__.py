@@ -1,0 +1,1 @@
+"""The challenge's metrics, one file each."""

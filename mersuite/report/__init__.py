@@ -1,0 +1,1 @@
+"""The self-contained html page of a run."""

@@ -1,0 +1,1 @@
+"""The one LightningModule, its trainer, folds, optimiser and callbacks."""
