@@ -1,0 +1,377 @@
+"""How MER-PS lies on disk: names, shapes, rates, row ids; everything that reading without labels needs.
+
+The code submission carries this file, so it uses numpy, scipy and the standard library only. Facts and their sources:
+tracks/ps/README.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mersuite.clip import Clip, Media, Sample
+from mersuite.errors import DataError
+from mersuite.media.physio import mat_shapes
+
+DATASET = "mer_ps"
+LABEL_MIN, LABEL_MAX, LABEL_CENTRE = 1, 255, 128
+BASELINE_S = 5.0
+# fmt: off
+EEG_CH_NAMES: tuple[str, ...] = (
+    "FP1", "FPZ", "FP2", "AF3", "AF4", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3",
+    "FC1", "FCZ", "FC2", "FC4", "FC6", "FT8", "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8", "M1", "TP7",
+    "CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "TP8", "M2", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6",
+    "P8", "PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8", "CB1", "O1", "OZ", "O2", "CB2",
+)
+# fmt: on
+NUM_FNIRS_CHANNELS = 51
+FNIRS_KINDS = ("hbo", "hbr", "hbt", "780", "805", "830")
+FNIRS_CH_NAMES: tuple[str, ...] = tuple(
+    f"ch-{channel} {kind}" for kind in FNIRS_KINDS for channel in range(1, NUM_FNIRS_CHANNELS + 1)
+)
+_FNIRS_MNE_TYPES = {"hbo": "hbo", "hbr": "hbr", "hbt": "misc"}
+FNIRS_CH_TYPES: tuple[str, ...] = tuple(_FNIRS_MNE_TYPES.get(name.split()[1], "fnirs_od") for name in FNIRS_CH_NAMES)
+EEG_RATES_HZ = (100.0, 125.0, 128.0, 160.0, 200.0, 250.0, 256.0, 300.0, 400.0, 500.0, 512.0, 1000.0, 1024.0, 2000.0)
+FNIRS_RATES_HZ = (5.0, 7.8125, 10.0, 12.5, 20.0, 25.0, 1000.0 / 21.0, 50.0, 100.0)
+STREAM_FILES = {
+    "eeg": "EEG_videos.mat",
+    "eeg_baseline": "EEG_baselines.mat",
+    "fnirs": "fNIRS_videos.mat",
+    "fnirs_baseline": "fNIRS_baselines.mat",
+}
+RESERVATIONS_FILE = "fNIRS_reservations.csv"
+TRIAL_TOLERANCE_S = 1.5
+"""Why: a leaderboard trial has one row less than its signals have seconds; a wrong rate is off by far more."""
+BASELINE_TOLERANCE_S = 0.1
+_KEY = re.compile(r"video_(\d+)")
+_ROW = re.compile(r"(?P<subject>.+)_V(?P<video>\d{2,})_T(?P<second>\d{3,})")
+_SAMPLE = re.compile(r"(?P<subject>[^/]+)/video_(?P<video>\d{2,})")
+_SUBJECT = re.compile(r"(test_|predict)(\d+)")
+_ARCHIVE = re.compile(r"\.(zip|tar|7z|rar|tgz|tbz2|txz)(\.\d{3})?$|\.tar\.(gz|bz2|xz|zst)$", re.IGNORECASE)
+
+
+class SignalFile(NamedTuple):
+    """One of a subject's MATLAB files: where it is, and variable name to shape."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def sample_id_of(subject: str, video: int) -> str:
+    """Gives the id of a trial.
+
+    >>> sample_id_of("test_3", 7)
+    'test_3/video_07'
+    """
+    return f"{subject}/video_{video:02d}"
+
+
+def split_sample_id(sample_id: str) -> tuple[str, int]:
+    """Gives subject and video number of a trial's id.
+
+    Raises:
+        DataError: If it is no such id.
+    """
+    match = _SAMPLE.fullmatch(sample_id)
+    if match is None:
+        raise DataError(f"sample id {sample_id!r}: expected <subject>/video_<2 digits>, e.g. predict1/video_01")
+    return match["subject"], int(match["video"])
+
+
+def row_id(sample_id: str, second: int) -> str:
+    """Gives the organisers' id of one second of a trial.
+
+    >>> row_id("predict1/video_01", 0)
+    'predict1_V01_T000'
+    """
+    subject, video = split_sample_id(sample_id)
+    return f"{subject}_V{video:02d}_T{second:03d}"
+
+
+def split_row_id(text: str) -> tuple[str, int]:
+    """Gives the trial's id and the second of a row; the inverse of row_id.
+
+    Raises:
+        DataError: If it is no such id.
+
+    >>> split_row_id("predict1_V01_T000")
+    ('predict1/video_01', 0)
+    """
+    match = _ROW.fullmatch(text)
+    if match is None:
+        raise DataError(f"row id {text!r}: expected <subject>_V<2 digits>_T<3 digits>, e.g. predict1_V01_T000")
+    return sample_id_of(match["subject"], int(match["video"])), int(match["second"])
+
+
+def read_sample_ids(path: Path) -> dict[str, tuple[int, ...]]:
+    """Gives the rows that must be predicted: trial id to its seconds, both in the file's order.
+
+    Raises:
+        DataError: If the file or its column is missing, or an id is malformed or listed twice.
+    """
+    rows: dict[str, list[int]] = {}
+    for line, (text,) in read_columns(path, ("sample_id",)):
+        try:
+            sample_id, second = split_row_id(text)
+        except DataError as error:
+            raise DataError(f"{path}, line {line}: {error}") from error
+        rows.setdefault(sample_id, []).append(second)
+    for sample_id, seconds in rows.items():
+        twice = [second for second, count in Counter(seconds).items() if count > 1]
+        if twice:
+            raise DataError(
+                f"{path}: {row_id(sample_id, twice[0])} is listed {seconds.count(twice[0])} times, need once"
+            )
+    return {sample_id: tuple(seconds) for sample_id, seconds in rows.items()}
+
+
+def read_columns(path: Path, names: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
+    """Gives (line number, cells) of the named columns of a csv file; other columns are ignored.
+
+    Raises:
+        DataError: If the file or a column is missing, a line is short, or there is no line at all.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.reader(stream)
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in names if name not in header]
+        if missing:
+            raise DataError(f"{path}: no column {', '.join(missing)}; the columns are {', '.join(header) or 'none'}")
+        places = [header.index(name) for name in names]
+        rows = []
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) <= max(places):
+                raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells, need {len(header)}")
+            rows.append((reader.line_num, tuple(cells[place].strip() for place in places)))
+    if not rows:
+        raise DataError(f"{path}: no line below the header")
+    return rows
+
+
+def find_archives(root: Path) -> list[Path]:
+    """Gives archives in the folder and in its data/ and annotations/ that nobody has extracted yet."""
+    folders = [folder for folder in (root, root / "data", root / "annotations") if folder.is_dir()]
+    return sorted(path for folder in folders for path in folder.iterdir() if _ARCHIVE.search(path.name))
+
+
+def find_subjects(root: Path, kind: str) -> list[str]:
+    """Gives the subjects of one kind that have a folder, in numeric order.
+
+    Args:
+        root: The data folder, which holds data/.
+        kind: "test_" for training subjects, "predict" for leaderboard subjects, as the organisers name them.
+
+    Raises:
+        DataError: If there is no data/ folder; archives waiting to be extracted are named.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.root={root}: no such folder")
+    data = root / "data"
+    if not data.is_dir():
+        archives = find_archives(root)
+        if archives:
+            names = ", ".join(path.name for path in archives)
+            raise DataError(
+                f"data.root={root}: no data/ folder, but archives that are not extracted: {names}; extract them"
+            )
+        inner = sorted(path.parent.name for path in root.glob("*/data"))
+        hint = f"; did you mean data.root={root / inner[0]}?" if inner else ""
+        raise DataError(f"data.root={root}: no data/ folder with data/test_<n>/EEG_videos.mat{hint}")
+    names = [path.name for path in data.iterdir() if path.is_dir()]
+    matches = [match for name in names if (match := _SUBJECT.fullmatch(name))]
+    return [match[0] for match in sorted(matches, key=lambda match: int(match[2])) if match[1] == kind]
+
+
+def read_headers(root: Path, subjects: Iterable[str]) -> dict[str, dict[str, SignalFile]]:
+    """Gives subject -> stream -> file with the shapes of its variables, for the files that exist.
+
+    Raises:
+        DataError: If a file is unreadable; if a subject has neither EEG nor fNIRS, or lacks a file that others have.
+    """
+    found: dict[str, dict[str, SignalFile]] = {}
+    for subject in subjects:
+        paths = {stream: root / "data" / subject / name for stream, name in STREAM_FILES.items()}
+        found[subject] = {s: SignalFile(path, mat_shapes(path)) for s, path in paths.items() if path.is_file()}
+        if not {"eeg", "fnirs"} & found[subject].keys():
+            raise DataError(
+                f"{root / 'data' / subject}: no trial: neither EEG_videos.mat nor fNIRS_videos.mat is there"
+            )
+    for stream in STREAM_FILES:
+        lacking = [subject for subject in found if stream not in found[subject]]
+        if lacking and len(lacking) < len(found):
+            path = root / "data" / lacking[0] / STREAM_FILES[stream]
+            raise DataError(f"{path}: no such file, though {len(found) - len(lacking)} other subjects have it; copy it")
+    return found
+
+
+def subject_clips(
+    root: Path, subject: str, files: Mapping[str, SignalFile], seconds: Mapping[int, int] | None
+) -> tuple[list[Clip], dict[int, int]]:
+    """Gives the clips of one subject with rates found and checked, and the seconds of each.
+
+    Args:
+        root: The data folder.
+        subject: Its folder's name.
+        files: What read_headers gave for it.
+        seconds: Video number to labelled seconds; None where no label and no list of ids tells, then the signals do.
+
+    Raises:
+        DataError: If a trial is missing from a file, a shape is wrong, or rates contradict each other.
+    """
+    trials = {stream: file for stream, file in files.items() if not stream.endswith("_baseline")}
+    if seconds is None:
+        videos = sorted({video_number(file.path, key) for file in trials.values() for key in file.shapes})
+    else:
+        videos = sorted(seconds)
+    if not videos:
+        raise DataError(f"{root / 'data' / subject}: no trial: the files hold no variable video_1, video_2, ...")
+    lengths = {stream: _lengths(file, stream, videos) for stream, file in files.items()}
+    rates = {stream: _find_rate(stream, files, lengths, seconds) for stream in trials}
+    if seconds is None:
+        # Why 0.05: 1000/21 Hz does not divide a second, so the last one may lack a fraction of a sample.
+        seconds = {v: min(int(lengths[s][v] / rates[s] + 0.05) for s in trials) for v in videos}
+    reservations = root / RESERVATIONS_FILE
+    clips = []
+    for video in videos:
+        media = {s: _media(s, file.path, video, rates[s.removesuffix("_baseline")]) for s, file in files.items()}
+        if "fnirs" in media and reservations.is_file():
+            media["fnirs_reservations"] = Media(path=reservations, key=subject)
+        groups = {"subject": subject, "clip": f"video_{video:02d}"}
+        clips.append(Clip(clip_id=sample_id_of(subject, video), dataset=DATASET, media=media, groups=groups))
+    return clips, dict(seconds)
+
+
+def read_inputs(root: Path, ids: Mapping[str, Sequence[int]] | None) -> tuple[list[Clip], list[Sample]]:
+    """Gives clips and samples of the leaderboard subjects, without any target.
+
+    Args:
+        root: The folder with data/<subject>/.
+        ids: Rows to predict as read_sample_ids gives them; None to predict every second of every trial.
+
+    Raises:
+        DataError: If files are missing or contradict each other, or an id is of an unknown subject or clip.
+    """
+    subjects = _known_subjects(root, ids)
+    headers = read_headers(root, subjects)
+    clips: list[Clip] = []
+    samples: list[Sample] = []
+    for subject in subjects:
+        wanted = None if ids is None else _wanted_seconds(subject, ids)
+        found, seconds = subject_clips(root, subject, headers[subject], wanted)
+        clips += found
+        samples += [
+            Sample(sample_id=c.clip_id, clip_id=c.clip_id, groups=c.groups, duration_s=float(seconds[number_of(c)]))
+            for c in found
+        ]
+    return clips, samples
+
+
+def number_of(clip: Clip | Sample) -> int:
+    """Gives the video number of a clip or sample."""
+    return split_sample_id(clip.clip_id)[1]
+
+
+def video_number(path: Path, key: str) -> int:
+    """Gives the number of a variable named video_<n>.
+
+    Raises:
+        DataError: If the variable is named otherwise.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise DataError(f"{path}: variable {key!r}, expected video_<n>")
+    return int(match[1])
+
+
+def nearest_rate(rate_hz: float, stream: str) -> float:
+    """Gives the known sampling rate nearest in ratio to a measured one; stream is "eeg" or "fnirs".
+
+    >>> nearest_rate(1003.4, "eeg")
+    1000.0
+    """
+    known = EEG_RATES_HZ if stream == "eeg" else FNIRS_RATES_HZ
+    return min(known, key=lambda candidate: abs(math.log(candidate / rate_hz)))
+
+
+def _find_rate(
+    stream: str,
+    files: Mapping[str, SignalFile],
+    lengths: Mapping[str, Mapping[int, int]],
+    seconds: Mapping[int, int] | None,
+) -> float:
+    """The rate that most trials and baselines vote for; those that contradict it are refused."""
+    baselines = lengths.get(f"{stream}_baseline", {})
+    votes = [nearest_rate(num / BASELINE_S, stream) for num in baselines.values()]
+    votes += [nearest_rate(lengths[stream][video] / length, stream) for video, length in (seconds or {}).items()]
+    if not votes:
+        raise DataError(
+            f"{files[stream].path}: the sampling rate cannot be found without labels, sample_ids.csv or"
+            " baselines; add one"
+        )
+    rate_hz = Counter(votes).most_common(1)[0][0]
+    for video, num in baselines.items():
+        _check_length(files[f"{stream}_baseline"].path, video, num, rate_hz, BASELINE_S, BASELINE_TOLERANCE_S)
+    for video, length in (seconds or {}).items():
+        _check_length(files[stream].path, video, lengths[stream][video], rate_hz, length, TRIAL_TOLERANCE_S)
+    return rate_hz
+
+
+def _check_length(path: Path, video: int, num: int, rate_hz: float, length_s: float, tolerance_s: float) -> None:
+    if abs(num / rate_hz - length_s) > tolerance_s:
+        raise DataError(
+            f"{path}: video_{video}: {num} samples are {num / length_s:.2f} Hz over {length_s:g} s, but the subject's"
+            f" other variables are at {rate_hz:.3f} Hz ({num / rate_hz:.2f} s); check the file against"
+            " its labels: rates must agree"
+        )
+
+
+def _lengths(file: SignalFile, stream: str, videos: Sequence[int]) -> dict[int, int]:
+    leading = (len(EEG_CH_NAMES),) if stream.startswith("eeg") else (len(FNIRS_KINDS), NUM_FNIRS_CHANNELS)
+    lengths = {}
+    for video in videos:
+        shape = file.shapes.get(f"video_{video}")
+        if shape is None:
+            there = ", ".join(file.shapes) or "none"
+            raise DataError(f"{file.path}: no variable 'video_{video}'; the variables that are there: {there}")
+        if shape[:-1] != leading or shape[-1] == 0:
+            need = ", ".join(str(length) for length in leading)
+            raise DataError(f"{file.path}: video_{video}: shape {shape}, expected ({need}, time)")
+        lengths[video] = shape[-1]
+    return lengths
+
+
+def _media(stream: str, path: Path, video: int, rate_hz: float) -> Media:
+    key = f"video_{video}"
+    if stream.startswith("eeg"):
+        types = ("eeg",) * len(EEG_CH_NAMES)
+        return Media(path=path, key=key, rate_hz=rate_hz, ch_names=EEG_CH_NAMES, ch_types=types, unit="V")
+    return Media(path=path, key=key, rate_hz=rate_hz, ch_names=FNIRS_CH_NAMES, ch_types=FNIRS_CH_TYPES)
+
+
+def _known_subjects(root: Path, ids: Mapping[str, Sequence[int]] | None) -> list[str]:
+    subjects = find_subjects(root, "predict")
+    if not subjects:
+        raise DataError(f"data.root={root}: no leaderboard subject; expected folders data/predict<n>")
+    if ids is None:
+        return subjects
+    listed = {split_sample_id(sample_id)[0] for sample_id in ids}
+    unknown = sorted(listed - set(subjects))
+    if unknown:
+        raise DataError(
+            f"sample_ids.csv lists {unknown[0]!r}, an unknown subject; {root / 'data'} has {', '.join(subjects)}"
+        )
+    return [subject for subject in subjects if subject in listed]
+
+
+def _wanted_seconds(subject: str, ids: Mapping[str, Sequence[int]]) -> dict[int, int]:
+    trials = {split_sample_id(sample_id): seconds for sample_id, seconds in ids.items()}
+    return {video: max(seconds) + 1 for (owner, video), seconds in trials.items() if owner == subject}

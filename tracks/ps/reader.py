@@ -1,0 +1,208 @@
+"""Reads MER-PS folders: training subjects test_<n> with ratings, leaderboard subjects predict<n>."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mersuite.clip import Clip, Sample
+from mersuite.errors import ConfigError, DataError, did_you_mean
+from mersuite.media.physio import mat_shapes, read_mat_array
+from mersuite.track import TrackData
+from tracks.ps import layout
+from tracks.ps.layout import LABEL_MAX, LABEL_MIN
+
+TARGET = "valence_arousal"
+"""Name of the target: (second, 2) float32, column 0 valence, 1 arousal, raw scale 1..255."""
+SPLITS = ("train", "test", "all")
+
+
+def read_ps(root: Path, split: str) -> TrackData:
+    """Reads the clips and samples of a MER-PS folder; of signals only file headers are read.
+
+    A sample is a trial: sample_id and clip_id are "test_3/video_07", groups are subject and clip, the target is
+    {"valence_arousal": (second, 2) float32} where ratings are known, and duration_s is the number of rated seconds.
+    Streams are "eeg", "eeg_baseline", "fnirs", "fnirs_baseline", "fnirs_reservations"; those whose files are missing
+    from every subject are left out and noted.
+
+    Args:
+        root: The folder with data/, annotations/ and, for the leaderboard, sample_ids.csv and targets.csv.
+        split: "train" for test_<n>, "test" for predict<n>, "all" for both.
+
+    Raises:
+        ConfigError: If the split is unknown.
+        DataError: If files are missing, malformed or contradict each other; the message names file and variable.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}: {did_you_mean(split, SPLITS)}")
+    if split == "all":
+        kinds = [
+            kind for kind, prefix in (("train", "test_"), ("test", "predict")) if layout.find_subjects(root, prefix)
+        ]
+        parts = [read_ps(root, kind) for kind in kinds or ["train"]]
+    else:
+        parts = [_read_train(root) if split == "train" else _read_test(root)]
+    notes = [note for part in parts for note in part.notes]
+    archives = layout.find_archives(root)
+    if archives:
+        names = ", ".join(str(path.relative_to(root)) for path in archives)
+        notes.append(f"archives beside the data, not read: {names}; extract them if something is missing")
+    return TrackData(
+        clips=tuple(clip for part in parts for clip in part.clips),
+        samples=tuple(sample for part in parts for sample in part.samples),
+        notes=tuple(notes),
+    )
+
+
+def _read_train(root: Path) -> TrackData:
+    subjects = layout.find_subjects(root, "test_")
+    if not subjects:
+        raise DataError(f"data.root={root}: no training subject; expected folders data/test_<n>{_archive_hint(root)}")
+    headers = layout.read_headers(root, subjects)
+    clips: list[Clip] = []
+    samples: list[Sample] = []
+    for subject in subjects:
+        path = root / "annotations" / f"{subject}_label.mat"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; every training subject needs its ratings{_archive_hint(root)}")
+        labels = read_labels(path)
+        lengths = {video: len(ratings) for video, ratings in labels.items()}
+        found, _ = layout.subject_clips(root, subject, headers[subject], lengths)
+        clips += found
+        samples += [_rated_sample(clip, labels[layout.number_of(clip)]) for clip in found]
+    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=(_count_note("training", clips, samples),))
+
+
+def _read_test(root: Path) -> TrackData:
+    ids_path, targets_path = root / "sample_ids.csv", root / "targets.csv"
+    ids = layout.read_sample_ids(ids_path) if ids_path.is_file() else None
+    targets = read_targets(targets_path) if targets_path.is_file() else {}
+    if ids is None and targets:
+        ids = {sample_id: tuple(rows) for sample_id, rows in targets.items()}
+    clips, bare = layout.read_inputs(root, ids)
+    notes: list[str] = []
+    if ids is not None:
+        _check_same_ids(targets_path, targets, ids)
+    samples = [_with_target(root, sample, targets.get(sample.sample_id), notes) for sample in bare]
+    if ids is None:
+        notes.append(f"{ids_path.name} is not there: every second of every leaderboard trial is predicted")
+    left_out = set(layout.find_subjects(root, "predict")) - {sample.groups["subject"] for sample in samples}
+    if left_out:
+        notes.append(f"leaderboard subjects without a row in {ids_path.name}, left out: {', '.join(sorted(left_out))}")
+    return TrackData(
+        clips=tuple(clips), samples=tuple(samples), notes=(_count_note("leaderboard", clips, samples), *notes)
+    )
+
+
+def read_targets(path: Path) -> dict[str, dict[int, tuple[int, int]]]:
+    """Gives the leaderboard's ratings: trial id -> second -> (valence, arousal).
+
+    Raises:
+        DataError: If a column is missing, an id is malformed or listed twice, or a rating is out of range.
+    """
+    found: dict[str, dict[int, tuple[int, int]]] = {}
+    for line, (text, *cells) in layout.read_columns(path, ("sample_id", "valence", "arousal")):
+        sample_id, second = layout.split_row_id(text)
+        try:
+            pair = [float(cell) for cell in cells]
+        except ValueError:
+            pair = [float("nan")]
+        if not all(LABEL_MIN <= value <= LABEL_MAX and value == round(value) for value in pair):
+            raise DataError(f"{path}, line {line}: ratings must be integers from 1 to 255, got {', '.join(cells)}")
+        rows = found.setdefault(sample_id, {})
+        if second in rows:
+            raise DataError(f"{path}, line {line}: {text} is listed twice, need once")
+        rows[second] = (int(pair[0]), int(pair[1]))
+    return found
+
+
+def orient_labels(array: np.ndarray, name: str) -> np.ndarray:
+    """Gives ratings as (second, 2) float32, column 0 valence, from either orientation.
+
+    Raises:
+        DataError: If neither axis or both have length 2, or values are not integers from 1 to 255.
+    """
+    axes = [axis for axis, length in enumerate(array.shape) if length == 2]
+    if array.ndim != 2 or len(axes) != 1 or not array.size:
+        found = "both could be" if len(axes) > 1 else "there is no such axis"
+        raise DataError(f"{name}: need one axis of length 2 (valence, arousal), got shape {array.shape}: {found}")
+    ratings = np.asarray(array if axes[0] == 1 else array.T, dtype=np.float64)
+    wrong = ~((ratings >= LABEL_MIN) & (ratings <= LABEL_MAX) & (ratings == np.round(ratings)))
+    if wrong.any():
+        second, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{name}: ratings must be integers from {LABEL_MIN} to {LABEL_MAX}, got {ratings[second, column]:g}"
+            f" ({('valence', 'arousal')[column]}, second {second}; {int(wrong.sum())} such values)"
+        )
+    return ratings.astype(np.float32)
+
+
+def read_labels(path: Path) -> dict[int, np.ndarray]:
+    """Gives video number to ratings (second, 2) float32 of one annotation file.
+
+    Raises:
+        DataError: As read_mat_array and orient_labels do.
+    """
+    shapes = mat_shapes(path)
+    if not shapes:
+        raise DataError(f"{path}: no trial: the file holds no variable video_1, video_2, ...")
+    return {
+        layout.video_number(path, key): orient_labels(read_mat_array(path, key), f"{path}: {key}") for key in shapes
+    }
+
+
+def _rated_sample(clip: Clip, ratings: np.ndarray) -> Sample:
+    return Sample(
+        sample_id=clip.clip_id,
+        clip_id=clip.clip_id,
+        groups=clip.groups,
+        duration_s=float(len(ratings)),
+        target={TARGET: ratings},
+    )
+
+
+def _with_target(root: Path, sample: Sample, rows: Mapping[int, tuple[int, int]] | None, notes: list[str]) -> Sample:
+    """Fills in the ratings of a leaderboard trial from targets.csv, else from its annotation file."""
+    length = int(sample.duration_s or 0)
+    if rows is not None and len(rows) == length:
+        ratings = np.array([rows[second] for second in range(length)], dtype=np.float32)
+        return replace(sample, target={TARGET: ratings})
+    path = root / "annotations" / f"{sample.groups['subject']}_label.mat"
+    if path.is_file():
+        key = f"video_{layout.number_of(sample)}"
+        ratings = orient_labels(read_mat_array(path, key), f"{path}: {key}")
+        if len(ratings) < length:
+            raise DataError(f"{path}: {key}: {len(ratings)} rated seconds, but the ids ask for {length}")
+        return replace(sample, target={TARGET: ratings[:length]})
+    if rows is not None:
+        notes.append(
+            f"targets.csv holds {len(rows)} of {length} seconds of {sample.sample_id}: read without its target"
+        )
+    return sample
+
+
+def _check_same_ids(
+    path: Path, targets: Mapping[str, Mapping[int, tuple[int, int]]], ids: Mapping[str, Sequence[int]]
+) -> None:
+    for sample_id, rows in targets.items():
+        extra = sorted(set(rows) - set(ids.get(sample_id, ())))
+        if extra:
+            raise DataError(f"{path}: {layout.row_id(sample_id, extra[0])} is not listed in sample_ids.csv")
+
+
+def _count_note(kind: str, clips: Sequence[Clip], samples: Sequence[Sample]) -> str:
+    subjects = len({clip.groups["subject"] for clip in clips})
+    seconds = int(sum(sample.duration_s or 0.0 for sample in samples))
+    streams = dict.fromkeys(stream for clip in clips for stream in clip.media)
+    missing = [stream for stream in (*layout.STREAM_FILES, "fnirs_reservations") if stream not in streams]
+    absent = f"; not there: {', '.join(missing)}" if missing else ""
+    return f"{kind}: {subjects} subjects, {len(clips)} trials, {seconds} seconds; streams: {', '.join(streams)}{absent}"
+
+
+def _archive_hint(root: Path) -> str:
+    archives = layout.find_archives(root)
+    return f"; not extracted yet: {', '.join(path.name for path in archives)}" if archives else ""
