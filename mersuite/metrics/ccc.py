@@ -11,8 +11,8 @@ def ccc(pred: Any, target: Any) -> Any:
     """Gives the concordance correlation coefficient along the rows, one a column, in [-1, 1].
 
     2 cov / (var_pred + var_target + (mean_pred - mean_target)^2), with population moments (divided by the number of
-    rows). It is defined everywhere: 0 where either side is constant, except that two identical constants agree fully and
-    give 1.
+    rows). It is defined everywhere: 0 where either side is constant, except that two identical constants agree fully
+    and give 1.
 
     Why our own: torchmetrics divides by rows minus one beside an unscaled gap of means, so its value depends on the
     number of rows, and gives NaN on constants, which a system that answers 128 must be able to be scored with.
