@@ -105,6 +105,12 @@ class Encoder(nn.Module, ABC):
         self.info = info
         self.context = context
 
+    def load_pretrained(self) -> None:
+        """Reads the ready-made weights that the configuration names, if it names any.
+
+        Why apart from the constructor: a model that is rebuilt for a checkpoint has no need of the file.
+        """
+
     @abstractmethod
     def forward(self, stream: torch.Tensor, mask: torch.Tensor) -> Encoded:
         """Encodes a stream.
