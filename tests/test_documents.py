@@ -1,0 +1,67 @@
+"""Documents say what is there: links resolve, make targets exist, no file names a place on somebody's machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tracks/*/README.md")])
+FOLDERS = ("mersuite", "tracks", "tests", "scripts", "configs", "docs", ".ci")
+SUFFIXES = {".py", ".md", ".yaml", ".toml", ".sbatch", ""}
+TEXTS = [
+    *(
+        path
+        for name in FOLDERS
+        for path in sorted((ROOT / name).rglob("*"))
+        if path.is_file() and path.suffix in SUFFIXES
+    ),
+    *sorted(ROOT.glob("*.md")),
+    *(ROOT / name for name in ("pyproject.toml", "Makefile", "constraints.txt")),
+]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_relative_links_lead_to_files(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_named_make_targets_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(named) <= targets
+
+
+def test_files_name_no_place_on_a_machine() -> None:
+    place = re.compile(r"(?<![\w.~$})/])/(?:home|root|work|Users|mnt|opt)/\w")
+    found = [
+        f"{_name(path)}:{number}"
+        for path in TEXTS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if place.search(line)
+    ]
+    assert found == []
+
+
+def test_changelog_has_an_unreleased_section_on_top() -> None:
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sections[0] == "[Unreleased]"
+
+
+def test_constraints_start_with_torch_and_name_no_index() -> None:
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert lines[0].startswith("torch==")
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
