@@ -38,14 +38,14 @@ def missing_from(wheel: Path) -> list[str]:
         return sorted(wanted - set(archive.namelist()))
 
 
-def install(wheel: Path, folder: Path) -> Path:
-    """Installs the wheel into a new environment and gives the folder of its commands."""
+def install(wheel: Path, folder: Path, empty: Path) -> Path:
+    """Installs the wheel into a new environment and gives the folder of its commands; `empty` is an empty folder."""
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)])
     site = run([str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]).strip()
     (Path(site) / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    origin = run([str(python), "-c", "import mersuite, tracks; print(mersuite.__file__, tracks.__file__)"])
+    origin = run([str(python), "-c", "import mersuite, tracks; print(mersuite.__file__, tracks.__file__)"], cwd=empty)
     if origin.count(str(folder)) != 2:
         raise SystemExit(f"the packages do not come from the wheel: {origin.strip()}")
     return folder / "bin"
@@ -55,9 +55,8 @@ def run(command: list[str], cwd: Path | None = None) -> str:
     """Runs a command and gives its stdout; ends this script with the command's own words when it fails."""
     start = time.perf_counter()
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    print(
-        f"{time.perf_counter() - start:6.2f} s  {' '.join(Path(command[0]).name if i == 0 else w for i, w in enumerate(command))[:110]}"
-    )
+    words = " ".join([Path(command[0]).name, *command[1:]])
+    print(f"{time.perf_counter() - start:6.2f} s  {words[:110]}")
     if done.returncode:
         raise SystemExit(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
@@ -67,13 +66,13 @@ def main() -> None:
     """Builds, installs, uses."""
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
+        empty = temporary / "empty"
+        empty.mkdir()
         wheel = build_wheel(temporary / "dist")
         missing = missing_from(wheel)
         if missing:
             raise SystemExit(f"the wheel lacks {len(missing)} files: {', '.join(missing)}")
-        mersuite = str(install(wheel, temporary / "env") / "mersuite")
-        empty = temporary / "empty"
-        empty.mkdir()
+        mersuite = str(install(wheel, temporary / "env", empty) / "mersuite")
         run([mersuite, "--help"], cwd=empty)
         listed = run([mersuite, "tracks"], cwd=empty)
         shipped = sorted(path.parent.name for path in (ROOT / "tracks").glob("*/track.py"))
