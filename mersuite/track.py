@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mersuite.clip import Clip, Output, Prediction, Sample, Signal
+from mersuite.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -94,9 +95,13 @@ class Fitted(ABC):
     def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
         """Chooses thresholds, temperature, smoothing on outputs for validation rows."""
 
+    def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
+        """Gives what stands in for a network's raw output in systems without one, or None where nothing does."""
+        return None
+
     @abstractmethod
-    def apply(self, sample: Sample, output: Output | None, features: ReadFeatures) -> Output:
-        """Turns the network's raw output into values that can be averaged over folds; None where there is no network."""
+    def apply(self, sample: Sample, output: Output | None) -> Output:
+        """Turns a raw output into values that can be averaged over folds; None where the system has no raw output."""
 
     @abstractmethod
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -206,6 +211,14 @@ class Track(ABC):
         Raises:
             SubmissionError: If the predictions do not form a valid submission. Nothing is left behind then.
         """
+
+    def export_run(self, run: Path, out: Path, kind: str) -> Mapping[str, Any]:
+        """Writes a format that holds a program rather than answers, and gives {"out", "message", ...}.
+
+        Raises:
+            ConfigError: If the track has no such format.
+        """
+        raise ConfigError(f"kind: track {self.name} exports predictions only; use pred=FILE.jsonl, got kind={kind!r}")
 
     @abstractmethod
     def read_table(self, path: Path) -> dict[str, Any]:

@@ -1,0 +1,348 @@
+"""The documented function behind each verb of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mersuite import registry
+from mersuite.config import (
+    DataConfig,
+    RunConfig,
+    RuntimeConfig,
+    StoreConfig,
+    load_run_config,
+    parse_overrides,
+)
+from mersuite.errors import ConfigError, DataError, SubmissionError
+from mersuite.schema import build, require
+
+if TYPE_CHECKING:
+    from mersuite.compare import Comparison
+    from mersuite.features.base import Extractor
+    from mersuite.prepare import Coverage, FeatureReader
+    from mersuite.sweep import SweepResult
+    from mersuite.track import CheckRow, TrackData
+    from mersuite.training.run import FitResult
+
+
+def tracks() -> dict[str, str]:
+    """Gives the names of all tracks with one line each; imports none of them."""
+    return registry.tracks()
+
+
+def config(track: str, *, files: Sequence[str] = (), overrides: Sequence[str] = ()) -> RunConfig:
+    """Merges all layers of configuration.
+
+    Args:
+        track: Name of the track.
+        files: Names of `config=` files, later wins.
+        overrides: Words such as "cv.folds=3".
+
+    Raises:
+        ConfigError: With all faults at once.
+    """
+    loaded = registry.load(track)
+    return load_run_config(
+        track, loaded.Config, registry.folder(track), files=files, overrides=parse_overrides(overrides)
+    )
+
+
+def fake(track: str, out: Path, *, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Writes small data in the organisers' layout, with a known effect.
+
+    Args:
+        track: Name of the track.
+        out: Folder to write or add to.
+        overrides: Words such as "num_subjects=6"; fields of the track's FakeConfig.
+
+    Raises:
+        ConfigError: If an option does not fit.
+        DataError: If the folder holds other data.
+    """
+    loaded = registry.load(track)
+    return loaded.fake(build(loaded.FakeConfig, parse_overrides(overrides)), out)
+
+
+def check(run_config: RunConfig) -> list[CheckRow]:
+    """Looks at everything in a data folder and reports what is there, missing or odd."""
+    return registry.load(run_config.track).check(run_config.data)
+
+
+def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
+    """Runs all extractors on all clips of a data folder; safe to kill and repeat.
+
+    Raises:
+        DataError: If a recording is unreadable; what was finished is kept.
+        StoreError: If the store cannot be written.
+    """
+    data = registry.load(run_config.track).read(run_config.data, split)
+    return _prepare(run_config, data, _extractors(run_config))
+
+
+def _extractors(run_config: RunConfig, streams: Sequence[str] | None = None) -> dict[str, Extractor]:
+    from mersuite import catalog
+
+    built = {
+        name: catalog.find("extractor", part.name)(part.config) for name, part in run_config.features.items()
+    }
+    if streams is None:
+        return built
+    return {name: item for name, item in built.items() if set(item.outputs()) & set(streams)}
+
+
+def _prepare(run_config: RunConfig, data: TrackData, extractors: Mapping[str, Extractor]) -> Coverage:
+    from mersuite.prepare import prepare as prepare_clips
+
+    return prepare_clips(
+        data.clips,
+        extractors,
+        run_config.store_path,
+        num_workers=run_config.runtime.prepare_workers,
+        progress=run_config.runtime.progress,
+    )
+
+
+def _needed_streams(run_config: RunConfig) -> list[str]:
+    return list(run_config.model.encoders)
+
+
+def _ready_reader(run_config: RunConfig, data: TrackData) -> FeatureReader:
+    from mersuite.prepare import FeatureReader
+
+    extractors = _extractors(run_config, _needed_streams(run_config))
+    _prepare(run_config, data, extractors)
+    return FeatureReader.open(run_config.store_path, data.clips, extractors)
+
+
+def fit(run_config: RunConfig) -> FitResult:
+    """Trains and evaluates every system of a track; prepares what is missing.
+
+    Raises:
+        ConfigError: If the configuration or the run folder does not fit.
+        DataError: If data are missing or malformed.
+    """
+    from mersuite.run_folder import open_run
+    from mersuite.training.run import run_evaluations
+
+    _set_threads(run_config)
+    track = registry.load(run_config.track)
+    data = track.read(run_config.data, "train")
+    require_samples(data, "train")
+    open_run(run_config)
+    reader = _ready_reader(run_config, data)
+    return run_evaluations(track, run_config, data, reader)
+
+
+def require_samples(data: TrackData, split: str) -> None:
+    """Refuses a split without anything to predict.
+
+    Raises:
+        DataError: If there is no sample, or none with a target in the training split.
+    """
+    if not data.samples:
+        raise DataError(f"split={split}: the data hold no sample; `mersuite check` lists what is there")
+    if split == "train" and not any(sample.target for sample in data.samples):
+        raise DataError("split=train: no sample has a target; labels are needed for training")
+
+
+def _set_threads(run_config: RunConfig) -> None:
+    if run_config.runtime.threads is not None:
+        import torch
+
+        torch.set_num_threads(run_config.runtime.threads)
+
+
+def predict(
+    ckpt: Path, *, out: Path, split: str = "test", evaluation: str | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Writes predictions of a run (all folds averaged) or of one checkpoint.
+
+    Args:
+        ckpt: Run folder or checkpoint file.
+        out: Prediction file to write.
+        split: "test", "train" or "all".
+        evaluation: Which of the run's systems; None for the main one.
+        overrides: data.root, data.manifest, store.path and runtime.* only; everything else is the checkpoint's.
+
+    Raises:
+        ConfigError: If the checkpoint or an override does not fit.
+        DataError: If the data do not fit the checkpoint.
+    """
+    from mersuite.inference import answer, find_checkpoints, load_checkpoint
+    from mersuite.predictions import PredictionHeader, write_predictions
+    from mersuite.provenance import versions
+
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"out: predictions are written as .jsonl, got {out}; `mersuite export` makes other formats")
+    checkpoints = [
+        replace(item, config=_at_places(item.config, overrides))
+        for item in map(load_checkpoint, find_checkpoints(ckpt, evaluation))
+    ]
+    first = checkpoints[0]
+    _set_threads(first.config)
+    data = first.track.read(first.config.data, split)
+    require_samples(data, split if split != "train" else "all")
+    reader = _ready_reader(first.config, data)
+    predictions = answer(checkpoints, data.samples, reader)
+    header = PredictionHeader(
+        track=first.track.name,
+        run=str(ckpt),
+        evaluation=first.evaluation,
+        split=split,
+        traits=dict(first.track.traits(first.config)),
+        versions=versions(),
+    )
+    write_predictions(out, header, predictions)
+    return {
+        "out": str(out),
+        "num_samples": len(predictions),
+        "num_models": len(checkpoints),
+        "evaluation": first.evaluation,
+        "traits": dict(header.traits),
+    }
+
+
+def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    values = parse_overrides(overrides)
+    allowed = {"data": ("root", "manifest"), "store": ("path",), "runtime": None}
+    for key, item in values.items():
+        names = allowed.get(key, ())
+        wrong = [name for name in item if names is not None and name not in names] if isinstance(item, Mapping) else [""]
+        if key not in allowed or wrong:
+            full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
+            raise ConfigError(
+                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; all else is the checkpoint's"
+            )
+    places = build(DataConfig, values.get("data", {}), where="data")
+    data = trained.data
+    if "data" in values:
+        data = replace(trained.data, root=places.root, manifest=places.manifest)
+    store = build(StoreConfig, values["store"], where="store") if "store" in values else trained.store
+    if "data" in values and "store" not in values:
+        store = StoreConfig()
+    runtime = build(RuntimeConfig, values.get("runtime", {}), where="runtime")
+    return replace(trained, data=data, store=store, runtime=runtime)
+
+
+def export(
+    track: str,
+    *,
+    out: Path,
+    pred: Path | None = None,
+    ckpt: Path | None = None,
+    kind: str = "",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes the challenge's own format and re-reads it.
+
+    Args:
+        track: Name of the track.
+        out: File to write.
+        pred: A prediction file, for formats that hold answers.
+        ckpt: A run folder, for formats that hold a program.
+        kind: Which of the track's formats; "" for the usual one.
+        overwrite: Replace an existing file.
+
+    Raises:
+        SubmissionError: If the predictions are no valid submission, or out exists.
+    """
+    from mersuite.predictions import read_predictions
+
+    loaded = registry.load(track)
+    if out.exists() and not overwrite:
+        raise SubmissionError(f"out: {out} exists; choose another name or add overwrite=true")
+    if pred is not None:
+        header, predictions = read_predictions(pred, track=track)
+        message = loaded.write_submission(predictions, out, kind, header.traits)
+        return {"out": str(out), "traits": dict(header.traits), "message": message}
+    require(ckpt is not None, "export: need either pred=FILE.jsonl or ckpt=RUN")
+    assert ckpt is not None  # noqa: S101  require() raised otherwise
+    return dict(loaded.export_run(ckpt, out, kind))
+
+
+def score(track: str, *, pred: Path, target: Path, options: Mapping[str, str]) -> dict[str, float]:
+    """Scores predictions against the truth, with the functions that training logs.
+
+    Args:
+        track: Name of the track.
+        pred: Prediction or submission file.
+        target: File of the truth.
+        options: Options of the track's metric, such as {"level": "2"}.
+
+    Raises:
+        SubmissionError: If a row is missing, doubled or out of range.
+    """
+    from mersuite.track import ScoreRequest
+
+    loaded = registry.load(track)
+    for path in (pred, target):
+        if not path.is_file():
+            raise SubmissionError(f"{path}: no such file")
+    return loaded.score(loaded.read_table(pred), loaded.read_table(target), ScoreRequest(options=options))
+
+
+def ensemble(
+    pred: Sequence[Path], *, out: Path, oof: Sequence[Path] | None = None, track: str | None = None
+) -> dict[str, Any]:
+    """Averages prediction files with weights fitted on out-of-fold rows.
+
+    Args:
+        pred: Prediction files of one split.
+        out: Prediction file to write.
+        oof: Out-of-fold files of the same runs, in the same order; None finds them through each file's run folder.
+        track: Checked against the files where given.
+    """
+    from mersuite.ensemble import ensemble_files
+
+    return ensemble_files(pred, out=out, oof=oof, track=track)
+
+
+def compare(runs: Sequence[str], *, by: str | None = None, evaluation: str | None = None) -> Comparison:
+    """Compares runs on the same held-out rows: paired bootstrap, mean and deviation over seeds.
+
+    Args:
+        runs: Run folders; seeds of one system are joined with "+".
+        by: Group that is resampled; None takes the track's.
+        evaluation: Which system of the runs; None takes the main one.
+    """
+    from mersuite.compare import compare as compare_runs
+
+    return compare_runs(runs, by=by, evaluation=evaluation)
+
+
+def sweep(run_config: RunConfig) -> SweepResult:
+    """Searches hyper-parameters with Optuna; may run in several processes on one storage."""
+    from mersuite.sweep import run_sweep
+
+    _set_threads(run_config)
+    track = registry.load(run_config.track)
+    data = track.read(run_config.data, "train")
+    require_samples(data, "train")
+    return run_sweep(track, run_config, data, _ready_reader(run_config, data))
+
+
+def report(run: Path, *, out: Path, clips: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes one self-contained html page about a run.
+
+    Args:
+        run: Run folder.
+        out: Page to write.
+        clips: Samples to draw over time; () takes the best, a median and the worst one.
+    """
+    from mersuite.report.page import write_report
+
+    return write_report(run, out, clips=[item for item in clips if item])
+
+
+def pretrain(run_config: RunConfig) -> dict[str, Any]:
+    """Trains the encoders on unlabelled recordings by masked reconstruction, and writes their weights."""
+    from mersuite.training.pretrain import run_pretraining
+
+    _set_threads(run_config)
+    track = registry.load(run_config.track)
+    data = track.read(run_config.data, "all")
+    require_samples(data, "all")
+    return run_pretraining(track, run_config, data, _ready_reader(run_config, data))

@@ -1,0 +1,141 @@
+"""The command line: `mersuite VERB [ACTION] key=value ...`. It parses and prints; mersuite.api does the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mersuite import __version__
+from mersuite.errors import ConfigError, MersuiteError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb of the command line.
+
+    Attributes:
+        run: (words by key, action) -> (JSON object, lines or tables for people).
+        help: One line.
+        keys: Keys of the verb itself with a line of help each; "*" after a key marks it as needed.
+        takes_config: Whether all other keys are configuration keys of the track.
+        actions: Words that may follow the verb.
+    """
+
+    run: Callable[[dict[str, str], list[str], str], tuple[Mapping[str, Any], Any]]
+    help: str
+    keys: Mapping[str, str]
+    takes_config: bool = False
+    actions: tuple[str, ...] = ()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status: 0 done, 2 the user's mistake, 1 our fault (with a traceback)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(words)
+    except MersuiteError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"mersuite: {error}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("mersuite: stopped; what was finished is kept\n")
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    if argv is None:
+        sys.exit(status)
+    return status
+
+
+def _run(words: list[str]) -> int:
+    from mersuite.verbs import VERBS
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview(VERBS))
+        return 0
+    if words[0] in ("-V", "--version"):
+        sys.stdout.write(f"mersuite {__version__}\n")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        raise ConfigError(f"there is no verb {name!r}; {did_you_mean(name, VERBS)}")
+    verb = VERBS[name]
+    if any(word in ("-h", "--help") for word in rest):
+        sys.stdout.write(_verb_help(name, verb))
+        return 0
+    action = ""
+    if rest and "=" not in rest[0]:
+        action = rest.pop(0)
+        if action not in verb.actions:
+            options = did_you_mean(action, verb.actions) if verb.actions else "it takes key=value words only"
+            raise ConfigError(f"mersuite {name}: unexpected word {action!r}; {options}")
+    own, config_words = split_words(name, verb, rest)
+    as_json = own.pop("json", "false")
+    if as_json not in ("true", "false"):
+        raise ConfigError(f"json: need true or false, got {as_json!r}")
+    result, shown = verb.run(own, config_words, action)
+    if as_json == "true":
+        sys.stdout.write(json.dumps(result, default=str) + "\n")
+    else:
+        _show(shown)
+    return 0
+
+
+def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Divides key=value words into those of the verb and those of the configuration.
+
+    Raises:
+        ConfigError: If a word is no key=value, a needed key is missing, or an unknown key was given.
+    """
+    known = {key.rstrip("*"): key.endswith("*") for key in verb.keys}
+    own: dict[str, str] = {}
+    rest: list[str] = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"mersuite {name}: {word!r}: need key=value; try `mersuite {name} --help`")
+        if key in known or key == "json":
+            if key in own:
+                raise ConfigError(f"mersuite {name}: {key} is given twice: {own[key]!r} and {value!r}")
+            own[key] = value
+        elif verb.takes_config:
+            rest.append(word)
+        else:
+            raise ConfigError(f"mersuite {name}: unknown key {key!r}; {did_you_mean(key, [*known, 'json'])}")
+    missing = [key for key, needed in known.items() if needed and not own.get(key)]
+    if missing:
+        words_needed = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"mersuite {name}: {words_needed} is needed; try `mersuite {name} --help`")
+    return own, rest
+
+
+def _show(shown: Any) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for item in shown if isinstance(shown, (list, tuple)) else [shown]:
+        console.print(item, markup=False) if isinstance(item, str) else console.print(item)
+
+
+def _overview(verbs: Mapping[str, Verb]) -> str:
+    width = max(map(len, verbs))
+    lines = ["usage: mersuite VERB [ACTION] key=value ...", ""]
+    lines += [f"  {name:<{width}}  {verb.help}" for name, verb in verbs.items()]
+    lines += ["", "`mersuite VERB --help` lists its keys; json=true prints one JSON object instead of a table.", ""]
+    return "\n".join(lines)
+
+
+def _verb_help(name: str, verb: Verb) -> str:
+    actions = f" [{'|'.join(verb.actions)}]" if verb.actions else ""
+    lines = [f"usage: mersuite {name}{actions} key=value ...", "", f"  {verb.help}", ""]
+    width = max((len(key) for key in verb.keys), default=4)
+    lines += [f"  {key:<{width}}  {text}" for key, text in {**verb.keys, "json": "true: one JSON object"}.items()]
+    if verb.takes_config:
+        lines.append("  and any configuration key, such as those that `mersuite config track=NAME` prints")
+    lines += ["  (* is needed)", ""]
+    return "\n".join(lines)

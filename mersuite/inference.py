@@ -1,0 +1,286 @@
+"""Checkpoints, and how they become predictions: windows -> samples -> folds averaged -> decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mersuite import registry
+from mersuite.clip import Output, Prediction, Sample
+from mersuite.config import RunConfig, build_run_config, to_plain
+from mersuite.data.datamodule import predict_loader
+from mersuite.errors import ConfigError, DataError
+from mersuite.models.backbone import build_backbone
+from mersuite.models.base import BuildContext, StreamInfo
+from mersuite.models.network import Network, outputs_of
+from mersuite.prepare import FeatureReader
+from mersuite.provenance import versions
+from mersuite.run_folder import read_run_json
+from mersuite.schema import build, plain
+from mersuite.tables import average_outputs, merge_windows
+from mersuite.track import Fitted, Track
+
+FORMAT_KEY = "mersuite_checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One fold's trained system, ready to answer.
+
+    Attributes:
+        track: Its track.
+        config: The system's own configuration, overrides of its evaluation included.
+        evaluation: Name of the evaluation.
+        fold: Index of the fold.
+        fitted: Fitted parts.
+        network: The network in evaluation mode, or None for systems without one.
+        context: What the data told when the network was built; None without a network.
+    """
+
+    track: Track
+    config: RunConfig
+    evaluation: str
+    fold: int
+    fitted: Fitted
+    network: Network | None
+    context: BuildContext | None
+
+
+def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: Iterable[str]) -> dict[str, StreamInfo]:
+    """Gives width, rate and names of streams, checked over all samples.
+
+    Raises:
+        DataError: If no sample has a stream, or samples disagree on its width or rate.
+    """
+    found: dict[str, tuple[str, StreamInfo]] = {}
+    for stream in streams:
+        for clip_id in dict.fromkeys(sample.clip_id for sample in samples):
+            signal = reader.get(clip_id, stream)
+            if signal is None:
+                continue
+            info = StreamInfo(num_channels=signal.data.shape[1], rate_hz=signal.rate_hz, ch_names=signal.ch_names)
+            first_clip, first = found.setdefault(stream, (clip_id, info))
+            if (first.num_channels, first.rate_hz) != (info.num_channels, info.rate_hz):
+                raise DataError(
+                    f"stream {stream!r}: {clip_id} has {info.num_channels} channels at {info.rate_hz:g} Hz, but {first_clip} "
+                    f"has {first.num_channels} at {first.rate_hz:g} Hz; all clips of a data set must agree"
+                )
+        if stream not in found:
+            raise DataError(
+                f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"
+            )
+    return {stream: info for stream, (_, info) in found.items()}
+
+
+def build_network(track: Track, config: RunConfig, context: BuildContext) -> Network | None:
+    """Builds backbone and head for what the data told; None for systems without a network."""
+    if not track.uses_network(config):
+        return None
+    backbone = build_backbone(config.model, context)
+    head = track.build_head(config, backbone.width, context)
+    if head is None:
+        return None
+    return Network(backbone, head)
+
+
+def gather(outputs: Sequence[Output]) -> list[Output]:
+    """Joins the outputs of all processes; gives every process all of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return list(outputs)
+    parts: list[list[Output]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, list(outputs))
+    return [output for part in parts for output in part]
+
+
+def _place_in_group() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """Gives the device that inference runs on, as runtime.accelerator says."""
+    if config.runtime.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if config.runtime.accelerator in ("gpu", "cuda"):
+        raise ConfigError("runtime.accelerator: gpu was asked for, but PyTorch sees none; use runtime.accelerator=cpu")
+    return torch.device("cpu")
+
+
+@torch.inference_mode()
+def network_outputs(
+    network: Network, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
+) -> dict[str, Output]:
+    """Runs a network over all windows of the samples and merges them; processes of a group share the work.
+
+    Returns:
+        Sample id to merged raw output, for every sample, in every process.
+    """
+    device = choose_device(config)
+    rank, world_size = _place_in_group()
+    loader = predict_loader(config, samples, reader, rank=rank, world_size=world_size)
+    network = network.to(device).eval()
+    outputs: list[Output] = []
+    for batch in loader:
+        values, _ = network(batch.to(device))
+        outputs.extend(outputs_of(values, batch))
+    return merge_windows(gather(outputs), samples)
+
+
+def raw_outputs(
+    fitted: Fitted, network: Network | None, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
+) -> dict[str, Output | None]:
+    """Gives every sample's raw output: the network's, or what stands in for it."""
+    if network is not None:
+        return dict(network_outputs(network, config, samples, reader))
+    return {sample.sample_id: fitted.raw_output(sample, reader.get) for sample in samples}
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint whole or not at all. It holds tensors and JSON text only, so that loading runs no code."""
+    arrays, values = checkpoint.fitted.state()
+    content = {
+        FORMAT_KEY: FORMAT_VERSION,
+        "track": checkpoint.track.name,
+        "evaluation": checkpoint.evaluation,
+        "fold": checkpoint.fold,
+        "config": json.dumps(to_plain(checkpoint.config)),
+        "context": json.dumps(plain(checkpoint.context)),
+        "fitted": {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()},
+        "fitted_values": json.dumps(values),
+        "network": {} if checkpoint.network is None else checkpoint.network.cpu().state_dict(),
+        "versions": json.dumps(versions()),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Reads a file of tensors without running any code that it may hold.
+
+    Raises:
+        ConfigError: If it does not exist, is damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError(
+            f"{path} cannot be read as a checkpoint: it is damaged or holds pickled objects, which are never executed; "
+            "expected a file that `mersuite fit` wrote"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads what save_checkpoint wrote.
+
+    Raises:
+        ConfigError: If the file is no checkpoint of this program or its network does not fit its configuration.
+    """
+    content = load_tensors(path)
+    if not isinstance(content, dict) or content.get(FORMAT_KEY) != FORMAT_VERSION:
+        raise ConfigError(f"{path} is no checkpoint of mersuite (format {FORMAT_VERSION}); expected a fold's best.ckpt")
+    track = registry.load(content["track"])
+    values = json.loads(content["config"])
+    values.pop("track")
+    config = build_run_config(values, track.name, track.Config)
+    fitted = track.fitted(config)
+    arrays = {name: tensor.numpy() for name, tensor in content["fitted"].items()}
+    fitted.load_state(arrays, json.loads(content["fitted_values"]))
+    context_values = json.loads(content["context"])
+    context = None if context_values is None else build(BuildContext, context_values)
+    network = None if context is None else build_network(track, config, context)
+    if network is not None:
+        try:
+            network.load_state_dict(content["network"])
+        except RuntimeError as error:
+            raise ConfigError(f"{path}: its weights do not fit its own configuration: {error}") from error
+        network.eval()
+    return Checkpoint(
+        track=track,
+        config=config,
+        evaluation=content["evaluation"],
+        fold=int(content["fold"]),
+        fitted=fitted,
+        network=network,
+        context=context,
+    )
+
+
+def find_checkpoints(ckpt: Path, evaluation: str | None) -> list[Path]:
+    """Gives the checkpoint files of a run folder's evaluation (the main one by default), or the one file itself.
+
+    Raises:
+        ConfigError: If there is no such run, evaluation or finished fold.
+    """
+    if ckpt.is_file():
+        return [ckpt]
+    if not ckpt.exists():
+        raise ConfigError(f"ckpt: {ckpt} does not exist; expected a run folder or a checkpoint file")
+    evaluations = read_run_json(ckpt)["evaluations"]
+    name = evaluation or next((key for key, item in evaluations.items() if item["main"]), "")
+    if name not in evaluations:
+        raise ConfigError(f"evaluation: {ckpt} has no {name!r}; it has {', '.join(evaluations) or 'none finished'}")
+    paths = [ckpt / fold["checkpoint"] for fold in evaluations[name]["folds"]]
+    if not paths:
+        raise ConfigError(f"ckpt: {ckpt} has no finished fold of {name!r}; go on with `mersuite fit run.resume=true`")
+    return paths
+
+
+def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[Sample]) -> None:
+    """Compares what a network was built for with what the data has.
+
+    Raises:
+        DataError: If a stream's width or rate differs.
+    """
+    if checkpoint.context is None:
+        return
+    there = describe_streams(reader, samples, checkpoint.context.streams)
+    for stream, wanted in checkpoint.context.streams.items():
+        found = there[stream]
+        if (found.num_channels, found.rate_hz) != (wanted.num_channels, wanted.rate_hz):
+            raise DataError(
+                f"the checkpoint does not fit the data: stream {stream!r} has {found.num_channels} channels at "
+                f"{found.rate_hz:g} Hz, the network was trained on {wanted.num_channels} at {wanted.rate_hz:g} Hz; "
+                "use recordings of the same montage, or train on these"
+            )
+
+
+def answer(
+    checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader: FeatureReader
+) -> list[Prediction]:
+    """Predicts samples with the average of several folds' outputs, decoded once."""
+    per_fold: list[Mapping[str, Output]] = []
+    for checkpoint in checkpoints:
+        check_fits(checkpoint, reader, samples)
+        raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader)
+        per_fold.append({item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples})
+    first = checkpoints[0]
+    return decoded(first.track, first.config, samples, average_outputs(per_fold))
+
+
+def decoded(
+    track: Track, config: RunConfig, samples: Sequence[Sample], outputs: Mapping[str, Output]
+) -> list[Prediction]:
+    """Decodes final outputs into predictions, in the order of the samples."""
+    return [
+        Prediction(
+            sample_id=sample.sample_id,
+            groups=sample.groups,
+            outputs=outputs[sample.sample_id].values,
+            answer=track.decode(config, sample, outputs[sample.sample_id]),
+            target=sample.target,
+        )
+        for sample in samples
+    ]

@@ -1,0 +1,39 @@
+"""Backbone and head as one module, and its answers as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from mersuite.clip import Batch, Output
+from mersuite.models.base import Fused
+
+
+class Network(nn.Module):
+    """A shared backbone with a track's head on it.
+
+    Args:
+        backbone: Batch -> Fused.
+        head: (Fused, Batch) -> {name: tensor with batch first}.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, batch: Batch) -> tuple[Mapping[str, torch.Tensor], Fused]:
+        """Gives the head's tensors by name and the fused streams that they come from."""
+        fused = self.backbone(batch)
+        return self.head(fused, batch), fused
+
+
+def outputs_of(output: Mapping[str, torch.Tensor], batch: Batch) -> list[Output]:
+    """Cuts a batch of head tensors into one Output a row, float32 on the CPU."""
+    arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in output.items()}
+    return [
+        Output(key=key, values={name: array[row] for name, array in arrays.items()})
+        for row, key in enumerate(batch.keys)
+    ]

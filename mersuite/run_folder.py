@@ -1,0 +1,163 @@
+"""The run folder while it is written: what a run consists of, what is done, and what may be resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mersuite.config import RunConfig, read_yaml, to_plain
+from mersuite.errors import ConfigError
+from mersuite.provenance import command, git_commit, versions
+
+_NOT_COMPARED = ("run", "runtime", "store", "sweep", "evaluate")
+_PLACES = ("root", "manifest")
+
+
+def is_first_process() -> bool:
+    """Whether this process may write: the only one, or rank 0 of several."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; processes other than the first write nothing."""
+    if not is_first_process():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run that is being made.
+
+    Attributes:
+        path: Its folder.
+    """
+
+    path: Path
+
+    def evaluation_folder(self, name: str, *, is_main: bool) -> Path:
+        """Folder of an evaluation's folds and out-of-fold file: the run folder itself for the main one."""
+        return self.path if is_main else self.path / name
+
+    def fold_folder(self, name: str, index: int, *, is_main: bool) -> Path:
+        """Folder of one fold's checkpoints."""
+        return self.evaluation_folder(name, is_main=is_main) / f"fold_{index}"
+
+    def relative(self, path: Path) -> str:
+        """A path as run.json holds it, so that the folder can be moved."""
+        return path.relative_to(self.path).as_posix()
+
+
+def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
+    kept["data"] = {key: value for key, value in kept.get("data", {}).items() if key not in _PLACES}
+    return kept
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Lists what differs between two nested mappings, a dotted key a line.
+
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b: 1 before, 3 now']
+    """
+    lines = []
+    for key in sorted({*old, *new}):
+        before, now = old.get(key), new.get(key)
+        name = f"{where}.{key}" if where else str(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            lines += differences(before, now, name)
+        elif before != now:
+            lines.append(f"{name}: {before!r} before, {now!r} now")
+    return lines
+
+
+def open_run(config: RunConfig) -> OpenRun:
+    """Starts a run folder, or goes on with one when run.resume is set.
+
+    Raises:
+        ConfigError: If the folder holds a run and run.resume is not set, it was made with another configuration, or it
+            holds something else.
+    """
+    path = config.run.dir
+    if path is None:
+        raise ConfigError("run.dir: no folder for the run given; add run.dir=DIR")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"run.dir: {path} is a file; choose another folder")
+    values = to_plain(config)
+    kept = path / "config.yaml"
+    if kept.is_file() and is_first_process():
+        if not config.run.resume:
+            raise ConfigError(
+                f"run.dir: {path} already holds a run; go on with it by run.resume=true or choose another folder"
+            )
+        changed = differences(_comparable(read_yaml(kept)), _comparable(values))
+        if changed:
+            listed = "\n  ".join(changed)
+            raise ConfigError(f"run.dir: {path} was made with another configuration; choose another folder:\n  {listed}")
+    elif path.is_dir() and any(path.iterdir()) and is_first_process():
+        raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
+    write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return OpenRun(path=path)
+
+
+def write_run_json(run: OpenRun, config: RunConfig, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes run.json: evaluations with their folds and checkpoints, versions, commit and command."""
+    write_json(
+        run.path / "run.json",
+        {
+            "track": config.track,
+            "seed": config.seed,
+            "evaluations": evaluations,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "command": command(),
+        },
+    )
+
+
+def read_run_json(path: Path) -> dict[str, Any]:
+    """Reads a run folder's run.json.
+
+    Raises:
+        ConfigError: If the folder holds no run, or none of its folds is finished.
+    """
+    file = path / "run.json"
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run folder with a finished fold (there is no run.json); make one with `mersuite fit`")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Reads a fold's curve.csv (epoch, step, metric, value); [] where there is none."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def collect_curves(run: OpenRun, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Joins the learning curves of all folds into metrics.csv: evaluation, fold, epoch, step, metric, value."""
+    lines = ["evaluation,fold,epoch,step,metric,value"]
+    for name, evaluation in evaluations.items():
+        for fold in evaluation["folds"]:
+            rows: Sequence[Mapping[str, str]] = read_curve((run.path / fold["checkpoint"]).parent / "curve.csv")
+            lines += [f"{name},{fold['index']},{r['epoch']},{r['step']},{r['metric']},{r['value']}" for r in rows]
+    write_text(run.path / "metrics.csv", "\n".join(lines) + "\n")

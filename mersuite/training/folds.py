@@ -1,0 +1,168 @@
+"""One outer fold: fit, train, calibrate on validation rows, answer the held-out rows once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mersuite.clip import Output, Prediction, Sample
+from mersuite.config import RunConfig
+from mersuite.data.datamodule import WindowDataModule
+from mersuite.data.splits import Fold
+from mersuite.errors import ConfigError
+from mersuite.inference import (
+    Checkpoint,
+    build_network,
+    decoded,
+    describe_streams,
+    load_checkpoint,
+    load_tensors,
+    raw_outputs,
+    save_checkpoint,
+)
+from mersuite.models.backbone import load_encoders
+from mersuite.models.base import BuildContext
+from mersuite.models.network import Network
+from mersuite.prepare import FeatureReader
+from mersuite.run_folder import is_first_process
+from mersuite.tables import merge_windows
+from mersuite.track import Fitted, Track
+
+BEST = "best.ckpt"
+ReportFunction = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldRun:
+    """Everything that one fold needs.
+
+    Attributes:
+        track: The track.
+        config: The evaluated system's configuration.
+        evaluation: Its name.
+        samples: All samples by id.
+        reader: Their features.
+        fold: Which samples are train, val and held out.
+        folder: Where checkpoints go.
+        report: Called with (epoch, monitored value) after each epoch; may raise to stop.
+    """
+
+    track: Track
+    config: RunConfig
+    evaluation: str
+    samples: Mapping[str, Sample]
+    reader: FeatureReader
+    fold: Fold
+    folder: Path
+    report: ReportFunction | None = None
+
+    def rows(self, ids: Sequence[str]) -> list[Sample]:
+        """Samples by their ids."""
+        return [self.samples[item] for item in ids]
+
+
+def seed_of(seed: int, evaluation: str, fold: int) -> int:
+    """Gives a seed that depends on the run's seed, the evaluation and the fold, and on nothing that ran before.
+
+    Why: a resumed run that skips finished folds then goes on with the same numbers.
+    """
+    name = np.frombuffer(evaluation.encode(), dtype=np.uint8)
+    return int(np.random.SeedSequence([seed, fold, *name.tolist()]).generate_state(1)[0])
+
+
+def train_fold(run: FoldRun) -> Checkpoint:
+    """Trains one fold's system and writes its best.ckpt; goes on with an interrupted one.
+
+    Held-out rows are not touched.
+    """
+    torch.manual_seed(seed_of(run.config.seed, run.evaluation, run.fold.index))
+    train, val = run.rows(run.fold.train), run.rows(run.fold.val)
+    fitted = run.track.fitted(run.config)
+    fitted.fit(train, val, run.reader.get)
+    network, context = None, None
+    if run.track.uses_network(run.config):
+        context = build_context(run.track, run.config, run.reader, train)
+        network = build_network(run.track, run.config, context)
+    if network is not None:
+        network = _train_network(run, network, fitted, train, val)
+    raw = raw_outputs(fitted, network, run.config, val, run.reader)
+    known = [(item, output) for item in val if (output := raw[item.sample_id]) is not None]
+    fitted.calibrate(known)
+    checkpoint = Checkpoint(
+        track=run.track,
+        config=run.config,
+        evaluation=run.evaluation,
+        fold=run.fold.index,
+        fitted=fitted,
+        network=network,
+        context=context,
+    )
+    if is_first_process():
+        save_checkpoint(run.folder / BEST, checkpoint)
+        for name in ("best_weights.ckpt",):
+            (run.folder / name).unlink(missing_ok=True)
+    return checkpoint
+
+
+def build_context(track: Track, config: RunConfig, reader: FeatureReader, samples: Sequence[Sample]) -> BuildContext:
+    """Collects what a network is shaped by from the data and the track."""
+    return BuildContext(
+        streams=describe_streams(reader, samples, config.model.encoders),
+        window_s=config.data.window_s,
+        token_rate_hz=track.token_rate_hz,
+    )
+
+
+def _train_network(
+    run: FoldRun, network: Network, fitted: Fitted, train: Sequence[Sample], val: Sequence[Sample]
+) -> Network:
+    from mersuite.training.callbacks import ReportEpoch
+    from mersuite.training.module import SupervisedModule
+    from mersuite.training.trainer import BEST_WEIGHTS, LAST, build_trainer
+
+    if run.config.model.pretrained is not None:
+        load_encoders(run.config.model.pretrained, network.backbone)
+    if run.config.model.freeze_encoders:
+        if run.config.model.pretrained is None:
+            raise ConfigError("model.freeze_encoders: needs model.pretrained=FILE; untrained encoders would stay untrained")
+        network.backbone.encoders.requires_grad_(False)
+    targets = [run.track.answer_of(sample) for sample in val]
+
+    def score_val(outputs: Sequence[Output]) -> Mapping[str, float]:
+        merged = merge_windows(outputs, val)
+        final = {item.sample_id: fitted.apply(item, merged[item.sample_id]) for item in val}
+        answers = [prediction.answer for prediction in decoded(run.track, run.config, val, final)]
+        return run.track.metrics(answers, targets)
+
+    module = SupervisedModule(network, run.track, run.config, score_val)
+    seed = seed_of(run.config.seed, run.evaluation, run.fold.index)
+    data = WindowDataModule(run.config, train=train, val=val, reader=run.reader, target_of=fitted.target, seed=seed)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    monitor = f"val/{run.track.monitor}"
+    callbacks = [ReportEpoch(monitor, run.report)] if run.report else []
+    trainer = build_trainer(
+        run.config, run.folder, seed=seed, monitor=monitor, mode=run.track.monitor_mode, extra_callbacks=callbacks
+    )
+    last = run.folder / LAST
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
+    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
+    return network.eval()
+
+
+def held_out_predictions(run: FoldRun, checkpoint: Checkpoint) -> list[Prediction]:
+    """Answers the held-out rows of a fold with its checkpoint."""
+    samples = run.rows(run.fold.held_out)
+    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, run.reader)
+    final = {item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples}
+    return decoded(run.track, run.config, samples, final)
+
+
+def finished_fold(run: FoldRun) -> Checkpoint | None:
+    """Gives the checkpoint of a fold that is already finished, else None."""
+    path = run.folder / BEST
+    return load_checkpoint(path) if path.is_file() else None

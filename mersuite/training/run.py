@@ -1,0 +1,224 @@
+"""A whole run: every evaluation over its folds, out-of-fold files, metrics and the final table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mersuite.clip import Prediction, Sample
+from mersuite.config import RunConfig, with_overrides
+from mersuite.data.splits import Fold, check_folds, make_folds
+from mersuite.errors import ConfigError, did_you_mean
+from mersuite.metrics.bootstrap import bootstrap_intervals
+from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
+from mersuite.prepare import FeatureReader
+from mersuite.provenance import versions
+from mersuite.run_folder import (
+    OpenRun,
+    collect_curves,
+    is_first_process,
+    open_run,
+    write_json,
+    write_run_json,
+)
+from mersuite.track import Evaluation, Track, TrackData
+from mersuite.training.folds import BEST, FoldRun, finished_fold, held_out_predictions, train_fold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder.
+        track: The track.
+        metrics: What metrics.json holds.
+        notes: Lines for people, shown under the table.
+    """
+
+    folder: Path
+    track: Track
+    metrics: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON form: the run folder and its metrics."""
+        return {"run": str(self.folder), "metrics": self.metrics}
+
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """Columns and rows: one evaluation a row, the monitored metric with its interval."""
+        names = self.track.metric_names
+        columns = ["system", *names, "95 % interval", "rows", "protocol"]
+        rows: list[list[object]] = []
+        for name, item in self.metrics.items():
+            low, high = item["interval"].get(self.track.monitor, (float("nan"), float("nan")))
+            values = [f"{item[metric]:.2f}" if metric in item else "" for metric in names]
+            rows.append([name, *values, f"{low:.2f} to {high:.2f}", item["num_rows"], item["protocol"]])
+        return columns, rows
+
+
+def choose_evaluations(track: Track, config: RunConfig) -> list[Evaluation]:
+    """Gives the track's evaluations, or those that `evaluate` names with the main one first.
+
+    Raises:
+        ConfigError: If a name is unknown.
+    """
+    offered = track.evaluations(config)
+    for name in config.evaluate:
+        if name not in [item.name for item in offered]:
+            raise ConfigError(f"evaluate: no evaluation {name!r}; {did_you_mean(name, [item.name for item in offered])}")
+    return [item for item in offered if not config.evaluate or item is offered[0] or item.name in config.evaluate]
+
+
+def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Sample]) -> list[Fold]:
+    """Gives the outer folds of an evaluation; fails if any group stands on two sides."""
+    by = evaluation.split_by or config.cv.by
+    held_out = config.cv.held_out if tuple(by) == tuple(config.cv.by) else ()
+    folds = make_folds(
+        samples,
+        by=tuple(by),
+        num_folds=config.cv.folds,
+        val_fraction=config.cv.val_fraction,
+        seed=config.seed,
+        held_out=held_out,
+    )
+    check_folds(folds, samples, by=tuple(by))
+    return folds
+
+
+def run_evaluations(track: Track, config: RunConfig, data: TrackData, reader: FeatureReader) -> FitResult:
+    """Trains and scores every evaluation; resumable at any instant."""
+    folder = open_run(config)
+    samples = {sample.sample_id: sample for sample in data.samples if sample.target}
+    evaluations: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
+    chosen = choose_evaluations(track, config)
+    plans = {item.name: plan_folds(config, item, list(samples.values())) for item in chosen}
+    for evaluation in chosen:
+        is_main = evaluation is chosen[0]
+        entry: dict[str, Any] = {
+            "main": is_main,
+            "protocol": evaluation.protocol,
+            "split_by": list(evaluation.split_by or config.cv.by),
+            "overrides": dict(evaluation.overrides),
+            "folds": [],
+        }
+        evaluations[evaluation.name] = entry
+        predictions: list[Prediction] = []
+        system = with_overrides(config, evaluation.overrides)
+        for fold in plans[evaluation.name]:
+            run = FoldRun(
+                track=track,
+                config=system,
+                evaluation=evaluation.name,
+                samples=samples,
+                reader=reader,
+                fold=fold,
+                folder=folder.fold_folder(evaluation.name, fold.index, is_main=is_main),
+            )
+            predictions += _fold_predictions(run)
+            entry["folds"].append(_fold_entry(folder, run))
+            write_run_json(folder, config, evaluations)
+        metrics[evaluation.name] = score_rows(track, config, predictions, evaluation.protocol)
+        _write_oof(folder, track, system, evaluation.name, is_main, predictions)
+        write_json(folder.path / "metrics.json", metrics)
+        collect_curves(folder, evaluations)
+    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=data.notes)
+
+
+def _fold_entry(folder: OpenRun, run: FoldRun) -> dict[str, Any]:
+    return {
+        "index": run.fold.index,
+        "train": list(run.fold.train),
+        "val": list(run.fold.val),
+        "held_out": list(run.fold.held_out),
+        "checkpoint": folder.relative(run.folder / BEST),
+    }
+
+
+def _fold_predictions(run: FoldRun) -> list[Prediction]:
+    kept = run.folder / "held_out.jsonl"
+    checkpoint = finished_fold(run)
+    if checkpoint is not None and kept.is_file():
+        return read_predictions(kept, track=run.track.name)[1]
+    predictions = held_out_predictions(run, checkpoint or train_fold(run))
+    if is_first_process():
+        header = PredictionHeader(
+            track=run.track.name, run="", evaluation=run.evaluation, split="oof", versions=versions()
+        )
+        write_predictions(kept, header, predictions)
+    return predictions
+
+
+def _write_oof(
+    folder: OpenRun, track: Track, system: RunConfig, name: str, is_main: bool, predictions: Sequence[Prediction]
+) -> None:
+    if not is_first_process():
+        return
+    header = PredictionHeader(
+        track=track.name,
+        run=str(folder.path),
+        evaluation=name,
+        split="oof",
+        traits=dict(track.traits(system)),
+        versions=versions(),
+    )
+    write_predictions(folder.evaluation_folder(name, is_main=is_main) / "oof.jsonl", header, predictions)
+
+
+def score_rows(
+    track: Track, config: RunConfig, predictions: Sequence[Prediction], protocol: str
+) -> dict[str, Any]:
+    """Scores held-out rows: over all of them, by group, and with bootstrap intervals over the track's groups."""
+    truth = {item.sample_id: _answer_of(track, item) for item in predictions}
+
+    def score(rows: Sequence[Prediction]) -> dict[str, float]:
+        return track.metrics([item.answer for item in rows], [truth[item.sample_id] for item in rows])
+
+    result: dict[str, Any] = dict(score(predictions))
+    result["num_rows"] = int(result.get("num_rows", len(predictions)))
+    result["protocol"] = protocol
+    groups = [item.groups.get(track.reports_by, item.sample_id) for item in predictions]
+    result["interval"] = {
+        name: [interval.low, interval.high]
+        for name, interval in bootstrap_intervals(
+            lambda index: score([predictions[i] for i in index]), groups, seed=config.seed
+        ).items()
+        if name in track.metric_names
+    }
+    result["groups"] = {}
+    for group in sorted({key for item in predictions for key in item.groups}):
+        members: dict[str, list[Prediction]] = {}
+        for item in predictions:
+            members.setdefault(item.groups.get(group, ""), []).append(item)
+        scored = {name: score(rows) for name, rows in sorted(members.items())}
+        result["groups"][group] = {
+            name: {key: value for key, value in values.items() if key in track.metric_names} for name, values in scored.items()
+        }
+    return result
+
+
+def _answer_of(track: Track, prediction: Prediction) -> Any:
+    return track.answer_of(
+        Sample(
+            sample_id=prediction.sample_id,
+            clip_id=prediction.sample_id,
+            groups=prediction.groups,
+            target=prediction.target,
+        )
+    )
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Reads a run's metrics.json.
+
+    Raises:
+        ConfigError: If the run has none yet.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no metrics.json; finish the run with `mersuite fit run.dir={folder} run.resume=true`")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,238 @@
+"""The verbs of the command line: words in, api call, JSON object and tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mersuite.cli import Verb
+from mersuite.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mersuite.config import RunConfig
+
+Shown = tuple[Mapping[str, Any], Any]
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row])
+    return table
+
+
+def _config(own: Mapping[str, str], words: Sequence[str]) -> RunConfig:
+    from mersuite import api
+
+    files, overrides = [], []
+    for word in words:
+        if word.startswith("config="):
+            files += [name for name in word.removeprefix("config=").split(",") if name]
+        else:
+            overrides.append(word)
+    return api.config(own["track"], files=files, overrides=overrides)
+
+
+def _tracks(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    found = api.tracks()
+    return found, _table("tracks", ["track", "what it answers"], list(found.items()))
+
+
+def _show_config(own: dict[str, str], words: list[str], action: str) -> Shown:
+    import yaml
+
+    from mersuite.config import to_plain
+
+    values = to_plain(_config(own, words))
+    return values, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _fake(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    summary = api.fake(own["track"], Path(own["out"]), overrides=words)
+    return summary, _table(f"fake data in {own['out']}", ["what", "value"], list(summary.items()))
+
+
+def _check(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    rows = api.check(_config(own, words))
+    marks = {True: "ok", False: "FAULT", None: "note"}
+    faults = [row for row in rows if row.ok is False]
+    result = {
+        "ok": not faults,
+        "rows": [
+            {"name": row.name, "found": row.found, "expected": row.expected, "ok": row.ok, "hint": row.hint} for row in rows
+        ],
+    }
+    table = _table(
+        "check", ["what", "", "found", "expected", "cure"], [(r.name, marks[r.ok], r.found, r.expected, r.hint) for r in rows]
+    )
+    last = f"{len(faults)} faults" if faults else "no faults"
+    return result, [table, last]
+
+
+def _prepare(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    coverage = api.prepare(_config(own, words))
+    columns, rows = coverage.table()
+    return coverage.summary(), _table("prepared", columns, rows)
+
+
+def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    config = _config(own, words)
+    if own.get("pretrain", "false") == "true":
+        result = api.pretrain(config)
+        return result, f"encoder weights: {result['weights']}; use them with model.pretrained={result['weights']}"
+    result = api.fit(config)
+    return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.notes]
+
+
+def _predict(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    result = api.predict(
+        Path(own["ckpt"]),
+        out=Path(own["out"]),
+        split=own.get("split", "test"),
+        evaluation=own.get("evaluation"),
+        overrides=words,
+    )
+    return result, f"{result['num_samples']} predictions of {result['num_models']} models in {own['out']}"
+
+
+def _export(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    if ("pred" in own) == ("ckpt" in own):
+        raise ConfigError("mersuite export: need either pred=FILE.jsonl or ckpt=RUN")
+    result = api.export(
+        own["track"],
+        out=Path(own["out"]),
+        pred=Path(own["pred"]) if "pred" in own else None,
+        ckpt=Path(own["ckpt"]) if "ckpt" in own else None,
+        kind=own.get("kind", ""),
+        overwrite=own.get("overwrite", "false") == "true",
+    )
+    return result, result["message"]
+
+
+def _score(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    options = dict(word.split("=", 1) for word in words)
+    metrics = api.score(own["track"], pred=Path(own["pred"]), target=Path(own["target"]), options=options)
+    return metrics, _table("score", ["metric", "value"], list(metrics.items()))
+
+
+def _paths(text: str) -> list[Path]:
+    return [Path(item) for item in text.split(",") if item]
+
+
+def _ensemble(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    oof = _paths(own["oof"]) if "oof" in own else None
+    result = api.ensemble(_paths(own["pred"]), out=Path(own["out"]), oof=oof, track=own.get("track"))
+    rows = [(item["file"], item["weight"]) for item in result["members"]]
+    return result, [_table(f"ensemble in {own['out']}", ["member", "weight"], rows), str(result["how"])]
+
+
+def _compare(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    result = api.compare(own["run"].split(","), by=own.get("by"), evaluation=own.get("evaluation"))
+    return result.summary(), [_table("compare", *result.table()), result.latex()]
+
+
+def _sweep(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    result = api.sweep(_config(own, words))
+    table = _table("best trials", *result.table())
+    return result.summary(), [table, f"best configuration: {result.best_config} (use it with fit config={result.best_config})"]
+
+
+def _report(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    result = api.report(Path(own["run"]), out=Path(own["out"]), clips=tuple(own.get("clips", "").split(",")))
+    return result, f"report: {result['report']}"
+
+
+TRACK = {"track*": "name of the track, see `mersuite tracks`"}
+CONFIG = {**TRACK}
+VERBS: dict[str, Verb] = {
+    "tracks": Verb(run=_tracks, help="list the tracks", keys={}),
+    "config": Verb(run=_show_config, help="print the merged configuration", keys=CONFIG, takes_config=True),
+    "fake": Verb(
+        run=_fake,
+        help="write small data in the organisers' layout, with a known effect",
+        keys={**TRACK, "out*": "folder to write"},
+        takes_config=True,
+    ),
+    "check": Verb(run=_check, help="look at a data folder: what is there, missing or odd", keys=CONFIG, takes_config=True),
+    "prepare": Verb(run=_prepare, help="raw files to stored features; safe to kill and repeat", keys=CONFIG, takes_config=True),
+    "fit": Verb(
+        run=_fit,
+        help="train and evaluate; prepares what is missing; run.resume=true goes on",
+        keys={**CONFIG, "pretrain": "true: self-supervised pretraining of the encoders instead"},
+        takes_config=True,
+    ),
+    "predict": Verb(
+        run=_predict,
+        help="predictions of a run (all folds averaged) or of one checkpoint file",
+        keys={
+            "ckpt*": "run folder or checkpoint file",
+            "out*": "FILE.jsonl",
+            "split": "test (default), train or all",
+            "evaluation": "which of the run's systems; default the main one",
+        },
+        takes_config=True,
+    ),
+    "export": Verb(
+        run=_export,
+        help="write the challenge's format and re-read it",
+        keys={
+            **TRACK,
+            "out*": "file to write",
+            "pred": "FILE.jsonl of predict or ensemble",
+            "ckpt": "run folder, for kind=code",
+            "kind": "which of the track's formats",
+            "overwrite": "true: replace an existing file",
+        },
+    ),
+    "score": Verb(
+        run=_score,
+        help="the metric, with the code that training logs",
+        keys={**TRACK, "pred*": "predictions", "target*": "truth"},
+        takes_config=True,
+    ),
+    "ensemble": Verb(
+        run=_ensemble,
+        help="average prediction files with weights fitted out-of-fold",
+        keys={"pred*": "A.jsonl,B.jsonl", "out*": "FILE.jsonl", "oof": "out-of-fold files, in order", "track": "checked if given"},
+    ),
+    "compare": Verb(
+        run=_compare,
+        help="paired bootstrap between runs, mean and deviation over seeds, LaTeX table",
+        keys={"run*": "A,B; A1+A2,B1+B2 for seeds", "by": "group to resample", "evaluation": "which system"},
+    ),
+    "sweep": Verb(run=_sweep, help="hyper-parameter search with Optuna", keys=CONFIG, takes_config=True),
+    "report": Verb(
+        run=_report,
+        help="one self-contained html page of a run",
+        keys={"run*": "run folder", "out*": "FILE.html", "clips": "samples to draw, instead of best, median and worst"},
+    ),
+}

@@ -1,0 +1,232 @@
+"""What ps learns without gradient steps: offset, prior, label lag, ridge, smoothing and shrinkage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mersuite.clip import Output, Sample, WindowKey
+from mersuite.errors import DataError
+from mersuite.track import Fitted, ReadFeatures
+from tracks.ps.head import TARGET
+from tracks.ps.options import LAG_CANDIDATES_S, SMOOTHING_CANDIDATES_S, PsConfig
+from tracks.ps.prior import StimulusPrior, moving_average
+from tracks.ps.ridge import Ridge, lagged_rows
+
+CENTRE = 128.0
+SHRINK_CANDIDATES = (1.0, 0.9, 0.75, 0.6, 0.45, 0.3, 0.15, 0.0)
+
+
+class PsFitted(Fitted):
+    """Offset plus correction, in raw label points.
+
+    Every choice (prior smoothing, lag, penalty, correction smoothing, shrinkage) is made on validation rows.
+
+    Args:
+        options: The system.
+        streams: Feature streams at 1 Hz for ridge and the automatic lag.
+    """
+
+    def __init__(self, options: PsConfig, streams: Sequence[str]) -> None:
+        self.options = options
+        self.streams = tuple(options.ridge_streams or streams)
+        self.prior = StimulusPrior()
+        self.ridge = Ridge()
+        self.prior_smoothing_s = 1
+        self.lag_s = 0
+        self.smoothing_s = np.ones(2, dtype=np.int64)
+        self.shrink = np.ones(2, dtype=np.float32)
+        self._train_ids: frozenset[str] = frozenset()
+
+    # ---- learning
+    def fit(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
+        """Learns the prior from training rows; smoothing, lag and ridge penalty go by validation rows."""
+        self.prior.fit(train)
+        self._train_ids = frozenset(sample.sample_id for sample in train)
+        if self.options.offset_kind == "prior":
+            self.prior_smoothing_s = self._choose_prior_smoothing(val)
+        wanted = self.options.target_lag_s
+        correction = self.options.correction_kind
+        if correction == "ridge" or (correction == "network" and wanted == "auto" and self.streams):
+            self._fit_ridge(train, val, features)
+        elif correction == "network" and wanted != "auto":
+            self.lag_s = int(wanted)
+
+    def _choose_prior_smoothing(self, val: Sequence[Sample]) -> int:
+        wanted = self.options.prior_smoothing_s
+        if wanted != "auto":
+            return wanted
+        errors = {}
+        for width in SMOOTHING_CANDIDATES_S:
+            gaps = [
+                np.abs(
+                    self.prior.curve(item, len(item.target[TARGET]), leave_out_own=False, smoothing_s=width)
+                    - item.target[TARGET]
+                )
+                for item in val
+                if self.prior.knows(item)
+            ]
+            errors[width] = float(np.concatenate(gaps).mean()) if gaps else 0.0
+        return min(errors, key=lambda width: (errors[width], width))
+
+    def _fit_ridge(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
+        inputs = {sample.sample_id: self.feature_rows(sample, features) for sample in (*train, *val)}
+        residuals = {sample.sample_id: self._residual(sample) for sample in (*train, *val)}
+
+        def rows(samples: Sequence[Sample], lag_s: int) -> tuple[np.ndarray, np.ndarray]:
+            ids = [sample.sample_id for sample in samples]
+            return lagged_rows([inputs[item] for item in ids], [residuals[item] for item in ids], lag_s)
+
+        wanted = self.options.target_lag_s
+        longest = max(LAG_CANDIDATES_S)
+        best = np.inf
+        for lag_s in LAG_CANDIDATES_S if wanted == "auto" else (wanted,):
+            ridge = Ridge()
+            val_inputs, val_targets = rows(val, lag_s)
+            ridge.fit(rows(train, lag_s), (val_inputs, val_targets))
+            # every lag is judged on the same seconds: those that the longest one reaches
+            error = _judge_lag(ridge, val, inputs, residuals, lag_s, longest)
+            if error < best - 1e-9:
+                best, self.ridge, self.lag_s = error, ridge, lag_s
+
+    def _residual(self, sample: Sample) -> np.ndarray:
+        return sample.target[TARGET] - self.offset(sample, len(sample.target[TARGET]))
+
+    def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
+        """What is left of the labels after the offset, moved ahead by the lag: (second, 2); NaN where nothing is known."""
+        residual = self._residual(sample)
+        moved = np.full_like(residual, np.nan)
+        moved[: len(residual) - self.lag_s] = residual[self.lag_s :]
+        return {TARGET: moved}
+
+    def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
+        """Chooses smoothing and shrinkage of the correction, dimension by dimension, by validation MAE."""
+        if self.options.correction_kind == "none" or not val:
+            return
+        pairs = [(self._residual(sample), self._delayed(output.values[TARGET])) for sample, output in val]
+        wanted = self.options.smoothing_s
+        widths = SMOOTHING_CANDIDATES_S if wanted == "auto" else (wanted,)
+        shrinks = SHRINK_CANDIDATES if self.options.shrink else (1.0,)
+        best = np.full(2, np.inf)
+        for width in widths:
+            smooth = np.concatenate([moving_average(correction, width) for _, correction in pairs])
+            wanted_rows = np.concatenate([residual for residual, _ in pairs])
+            for factor in shrinks:
+                errors = np.abs(wanted_rows - factor * smooth).mean(0)
+                for dimension in np.flatnonzero(errors < best - 1e-9):
+                    best[dimension] = errors[dimension]
+                    self.smoothing_s[dimension], self.shrink[dimension] = width, factor
+
+    # ---- answering
+    def offset(self, sample: Sample, num_seconds: int) -> np.ndarray:
+        """The part of an answer that no signal of the sample enters: (second, 2) float32, raw label scale."""
+        kind = self.options.offset_kind
+        if kind == "prior":
+            own = sample.sample_id in self._train_ids
+            return self.prior.curve(sample, num_seconds, leave_out_own=own, smoothing_s=self.prior_smoothing_s)
+        value = np.full(2, CENTRE, dtype=np.float32) if kind == "constant" else self.prior.median
+        return np.tile(value, (num_seconds, 1))
+
+    def apply(self, sample: Sample, output: Output | None) -> Output:
+        """Gives (second, 2) float32 answers on the raw label scale: offset plus the calibrated correction."""
+        num_seconds = round(sample.duration_s or 0.0)
+        answer = self.offset(sample, num_seconds).astype(np.float32)
+        if output is not None:
+            delayed = self._delayed(output.values[TARGET])
+            for dimension in range(2):
+                smooth = moving_average(delayed[:, dimension : dimension + 1], int(self.smoothing_s[dimension]))
+                answer[:, dimension] += self.shrink[dimension] * smooth[:num_seconds, 0]
+        key = WindowKey(sample.sample_id, 0.0, float(num_seconds))
+        return Output(key=key, values={TARGET: answer})
+
+    def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
+        """The ridge correction of a sample in the form of a network's raw output; None for systems without ridge."""
+        if self.options.correction_kind != "ridge":
+            return None
+        values = self.ridge.predict(self.feature_rows(sample, features))
+        return Output(key=WindowKey(sample.sample_id, 0.0, float(len(values))), values={TARGET: values})
+
+    def _delayed(self, correction: np.ndarray) -> np.ndarray:
+        """Puts what was seen at second t to second t + lag; the first seconds repeat the first value."""
+        if self.lag_s == 0 or not len(correction):
+            return correction
+        index = np.maximum(np.arange(len(correction)) - self.lag_s, 0)
+        return correction[index]
+
+    def feature_rows(self, sample: Sample, features: ReadFeatures) -> np.ndarray:
+        """Feature streams side by side: (second, feature) float32, cut or repeated at the end to the sample's seconds.
+
+        Raises:
+            DataError: If a stream is missing or does not run at 1 Hz.
+        """
+        num_seconds = round(sample.duration_s or 0.0)
+        parts = []
+        for stream in self.streams:
+            signal = features(sample.clip_id, stream)
+            if signal is None or signal.rate_hz != 1.0:
+                seen = "is missing" if signal is None else f"runs at {signal.rate_hz:g} Hz"
+                raise DataError(
+                    f"{sample.clip_id}: stream {stream!r} {seen}, need features at 1 Hz for ridge and the automatic lag; "
+                    "choose others with ps.ridge_streams, or set ps.target_lag_s to a number"
+                )
+            index = np.minimum(np.arange(num_seconds), len(signal.data) - 1)
+            parts.append(signal.data[index])
+        return np.concatenate(parts, axis=1)
+
+    # ---- keeping
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON values of everything fitted; no person's labels are kept, only medians over people."""
+        arrays = {
+            "median": self.prior.median,
+            "ridge_weights": self.ridge.weights,
+            "ridge_intercept": self.ridge.intercept,
+            "smoothing_s": self.smoothing_s,
+            "shrink": self.shrink,
+        }
+        if self.options.offset_kind == "prior":
+            for clip, table in self.prior.curves.items():
+                arrays[f"prior/{clip}"] = np.nanmedian(table, axis=0).astype(np.float32)
+        values = {
+            "prior_smoothing_s": self.prior_smoothing_s,
+            "lag_s": self.lag_s,
+            "alpha": None if np.isnan(self.ridge.alpha) else self.ridge.alpha,
+            "streams": list(self.streams),
+        }
+        return arrays, values
+
+    def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Restores what state gave."""
+        self.prior.median = np.asarray(arrays["median"], dtype=np.float32)
+        curves = {name.removeprefix("prior/"): table for name, table in arrays.items() if name.startswith("prior/")}
+        self.prior.curves = {clip: np.asarray(table)[None] for clip, table in curves.items()}
+        self.prior.subjects = {clip: [""] for clip in curves}
+        self.ridge.weights = np.asarray(arrays["ridge_weights"])
+        self.ridge.intercept = np.asarray(arrays["ridge_intercept"])
+        self.ridge.alpha = float("nan") if values["alpha"] is None else float(values["alpha"])
+        self.smoothing_s = np.asarray(arrays["smoothing_s"])
+        self.shrink = np.asarray(arrays["shrink"])
+        self.prior_smoothing_s = int(values["prior_smoothing_s"])
+        self.lag_s = int(values["lag_s"])
+        self.streams = tuple(values["streams"])
+        self._train_ids = frozenset()
+
+
+def _judge_lag(
+    ridge: Ridge,
+    val: Sequence[Sample],
+    inputs: Mapping[str, np.ndarray],
+    residuals: Mapping[str, np.ndarray],
+    lag_s: int,
+    longest: int,
+) -> float:
+    gaps = [
+        np.abs(
+            ridge.predict(inputs[item.sample_id][longest - lag_s : len(residuals[item.sample_id]) - lag_s])
+            - residuals[item.sample_id][longest:]
+        )
+        for item in val
+        if len(residuals[item.sample_id]) > longest
+    ]
+    return float(np.concatenate(gaps).mean()) if gaps else 0.0

@@ -1,0 +1,87 @@
+"""The stimulus prior of ps: what other people said about the same clip at the same second. A lookup, and called one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mersuite.clip import Sample
+from tracks.ps.head import TARGET
+
+
+def moving_average(values: np.ndarray, num_seconds: int) -> np.ndarray:
+    """Smooths (second, dimension) with a centred window that shrinks at the ends; num_seconds is odd.
+
+    >>> moving_average(np.array([[0.0], [3.0], [6.0]]), 3).ravel().tolist()
+    [1.5, 3.0, 4.5]
+    """
+    if num_seconds <= 1:
+        return values
+    half = min(num_seconds // 2, len(values) - 1)
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return ((sums[high] - sums[low]) / (high - low)[:, None]).astype(values.dtype)
+
+
+class StimulusPrior:
+    """Median label of the training subjects by stimulus clip and second.
+
+    Attributes:
+        median: (2,) float32, the training median of valence and arousal over all seconds.
+        curves: Stimulus clip to (subject, second, 2) float32 labels; NaN after a subject's last second.
+        subjects: Stimulus clip to the subjects in the order of its rows.
+    """
+
+    def __init__(self) -> None:
+        self.median = np.zeros(2, dtype=np.float32)
+        self.curves: dict[str, np.ndarray] = {}
+        self.subjects: dict[str, list[str]] = {}
+
+    def fit(self, train: Sequence[Sample]) -> None:
+        """Collects the labels of training samples."""
+        self.median = np.median(np.concatenate([sample.target[TARGET] for sample in train]), axis=0).astype(np.float32)
+        by_clip: dict[str, list[Sample]] = {}
+        for sample in train:
+            by_clip.setdefault(stimulus_of(sample), []).append(sample)
+        self.curves, self.subjects = {}, {}
+        for clip, samples in by_clip.items():
+            longest = max(len(sample.target[TARGET]) for sample in samples)
+            table = np.full((len(samples), longest, 2), np.nan, dtype=np.float32)
+            for row, sample in enumerate(samples):
+                table[row, : len(sample.target[TARGET])] = sample.target[TARGET]
+            self.curves[clip] = table
+            self.subjects[clip] = [sample.groups.get("subject", sample.sample_id) for sample in samples]
+
+    def curve(self, sample: Sample, num_seconds: int, *, leave_out_own: bool, smoothing_s: int) -> np.ndarray:
+        """Gives the prior of a sample: (second, 2) float32, raw label scale.
+
+        Args:
+            sample: Its groups say which stimulus and which subject.
+            num_seconds: Length wanted; a longer one than was seen goes on with the last value.
+            leave_out_own: Leave the sample's own subject out. Why: a network that corrects the prior must be trained
+                on errors of the size that it will meet on people whose labels it does not know.
+            smoothing_s: Odd width of a moving average over seconds; 1 leaves the medians as they are.
+
+        An unseen stimulus gives the training median.
+        """
+        clip = stimulus_of(sample)
+        table = self.curves.get(clip)
+        if table is not None and leave_out_own:
+            own = sample.groups.get("subject", sample.sample_id)
+            table = table[[row for row, subject in enumerate(self.subjects[clip]) if subject != own]]
+        if table is None or len(table) == 0:
+            return np.tile(self.median, (num_seconds, 1))
+        median = moving_average(np.nanmedian(table, axis=0), smoothing_s)
+        index = np.minimum(np.arange(num_seconds), len(median) - 1)
+        return median[index].astype(np.float32)
+
+    def knows(self, sample: Sample) -> bool:
+        """Whether training samples of the same stimulus were seen."""
+        return stimulus_of(sample) in self.curves
+
+
+def stimulus_of(sample: Sample) -> str:
+    """Name of the stimulus clip that a sample's person watched."""
+    return sample.groups.get("clip", sample.sample_id)
