@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,20 @@ def test_constraints_start_with_torch_and_name_no_index() -> None:
     ]
     assert lines[0].startswith("torch==")
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)] == []
+
+
+def _existing(rows: list[list[str]]) -> list[list[str]]:
+    package = ROOT / "mersuite"
+    kept = [
+        sorted(name for name in row if (package / name).is_dir() or (package / f"{name}.py").is_file()) for row in rows
+    ]
+    return [row for row in kept if row]
+
+
+def test_contributing_shows_the_import_rows_that_are_enforced() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = [item for item in project["tool"]["importlinter"]["contracts"] if item["id"] == "layers"]
+    enforced = [re.findall(r"\w+", row) for row in contract["layers"]]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^    cli, verbs > .*?(?=\n\n)", text, flags=re.MULTILINE | re.DOTALL)
+    assert _existing([re.findall(r"\w+", row) for row in block.split(">")]) == _existing(enforced)
