@@ -77,6 +77,19 @@ def num_samples(media: Media) -> int:
     return stop - start
 
 
+def recording_length_s(media: Media) -> float:
+    """Gives the seconds of a recording between its start and end, from file headers alone.
+
+    Raises:
+        DataError: As read_signal does for files and variables.
+    """
+    path = _existing(media.path)
+    if path.suffix.lower() != ".mat":
+        raw = open_raw(media)
+        return len(raw.times) / float(raw.info["sfreq"])
+    return num_samples(media) / _mat_rate(media)
+
+
 def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Gives name -> shape of the variables of a MATLAB file without loading them.
 
@@ -169,9 +182,8 @@ def open_raw(media: Media, *, preload: bool = False) -> mne.io.BaseRaw:
 
 
 def _read_mat(media: Media) -> Signal:
-    if media.key is None or media.rate_hz is None or media.rate_hz <= 0:
-        raise DataError(f"{media.path}: a MATLAB file needs key (its variable) and rate_hz > 0 in its Media")
-    array = read_mat_array(media.path, media.key)
+    rate_hz = _mat_rate(media)
+    array = read_mat_array(media.path, str(media.key))
     total = array.shape[-1] if array.ndim else 0
     num_channels = array.size // total if total else 0
     if array.ndim < 2 or total == 0:
@@ -182,7 +194,16 @@ def _read_mat(media: Media) -> Signal:
     data = np.empty((stop - start, num_channels), np.float32)
     data.reshape(stop - start, *array.shape[:-1])[...] = np.moveaxis(array[..., start:stop], -1, 0)
     names = media.ch_names or tuple(f"ch-{index + 1}" for index in range(num_channels))
-    return Signal(data=data, rate_hz=media.rate_hz, ch_names=names, ch_types=media.ch_types, unit=media.unit)
+    return Signal(data=data, rate_hz=rate_hz, ch_names=names, ch_types=media.ch_types, unit=media.unit)
+
+
+def _mat_rate(media: Media) -> float:
+    if media.key is None or media.rate_hz is None or media.rate_hz <= 0:
+        raise DataError(
+            f"{where(media)}: a MATLAB file does not say its variable and sampling rate, got key={media.key} and"
+            f" rate_hz={media.rate_hz}; in a manifest, give them as columns <stream>.key and <stream>.rate_hz"
+        )
+    return media.rate_hz
 
 
 def _read_recording(media: Media) -> Signal:

@@ -207,8 +207,8 @@ def _write_tables(config: FakeConfig, out: Path, trials: Mapping[str, _Subject])
 
 _README = """# Made-up data in the layout of MER-PS
 
-Nobody was recorded for this folder: `mersuite fake track=ps` wrote it. Signals and ratings follow a known model with the
-options in fake.json; bayes.json holds the optimal error of each system. Never report scores on it as results.
+Nobody was recorded for this folder: `mersuite fake track=ps` wrote it. Signals and ratings follow a known model with
+the options in fake.json; bayes.json holds the optimal error of each system. Never report scores on it as results.
 """
 
 

@@ -28,7 +28,7 @@ EEG_STEP_V = 2.0**-25
 HB_STEP = 2.0**-18
 ALPHA_PAIRS = (("F3", "F4"), ("F5", "F6"), ("F7", "F8"), ("FC3", "FC4"), ("C3", "C4"), ("P3", "P4"))
 BETA_CHANNELS = ("FZ", "F1", "F2", "FCZ", "FC1", "FC2", "CZ", "C1", "C2")
-VALENCE_OPTODES = range(0, 17)
+VALENCE_OPTODES = range(17)
 AROUSAL_OPTODES = range(17, 34)
 CARRIER_V = 10e-6
 _ALPHA_V, _BETA_V = 10e-6, 9e-6
@@ -231,10 +231,12 @@ def _spatial_mixing() -> np.ndarray:
     return (mixing / np.linalg.norm(mixing, axis=1, keepdims=True)).astype(np.float32)
 
 
+# fmt: off
 _ROWS: Mapping[str, float] = {
-    **{"FP": 0.0, "AF": 1.0, "F": 2.0, "FC": 3.0, "FT": 3.0, "C": 4.0, "T": 4.0, "M": 4.5, "CP": 5.0, "TP": 5.0},
-    **{"P": 6.0, "PO": 7.0, "O": 8.0, "CB": 8.0},
+    "FP": 0, "AF": 1, "F": 2, "FC": 3, "FT": 3, "C": 4, "T": 4, "M": 4.5, "CP": 5, "TP": 5,
+    "P": 6, "PO": 7, "O": 8, "CB": 8,
 }
+# fmt: on
 
 
 def _row_of(name: str) -> str:

@@ -44,6 +44,7 @@ STREAM_FILES = {
     "fnirs": "fNIRS_videos.mat",
     "fnirs_baseline": "fNIRS_baselines.mat",
 }
+STREAMS = (*STREAM_FILES, "fnirs_reservations")
 RESERVATIONS_FILE = "fNIRS_reservations.csv"
 TRIAL_TOLERANCE_S = 1.5
 """Why: a leaderboard trial has one row less than its signals have seconds; a wrong rate is off by far more."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mersuite.clip import Clip, Sample
+from mersuite.clip import Clip, Media, Sample
 from mersuite.errors import ConfigError, DataError, did_you_mean
-from mersuite.media.physio import mat_shapes, read_mat_array
+from mersuite.formats.manifest import ManifestRow, read_manifest, read_target_csv
+from mersuite.media.physio import mat_shapes, read_mat_array, recording_length_s
 from mersuite.track import TrackData
 from tracks.ps import layout
 from tracks.ps.layout import LABEL_MAX, LABEL_MIN
@@ -98,6 +99,34 @@ def _read_test(root: Path) -> TrackData:
     )
 
 
+def read_ps_manifest(path: Path, split: str) -> TrackData:
+    """Reads own recordings from a manifest csv (columns: mersuite/formats/manifest.py); of recordings only headers.
+
+    The truth comes from a `target` csv (columns second, valence, arousal) or, for one rating a clip, from
+    `target.valence` and `target.arousal`, on the scale 1 to 255. Rows without truth can be predicted. A row without
+    `clip` is a stimulus of its own.
+
+    Args:
+        path: The manifest.
+        split: "train", "test" or "all"; without a split column every row is train.
+
+    Raises:
+        ConfigError: If the split is unknown.
+        DataError: If a row or its files are at fault, ratings are off the scale, or a recording is shorter than
+            its ratings.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}: {did_you_mean(split, SPLITS)}")
+    rows = read_manifest(path, layout.STREAMS)
+    chosen = [row for row in rows if split in ("all", row.split)]
+    if not chosen:
+        raise DataError(f"{path}: no row of split {split!r}; fill it in in the column 'split'")
+    clips, samples = zip(*(_manifest_trial(path, row) for row in chosen), strict=True)
+    rated = sum(bool(sample.target) for sample in samples)
+    note = _count_note(f"own recordings ({split})", clips, samples)
+    return TrackData(clips=clips, samples=samples, notes=(f"{note}; {rated} of {len(samples)} rated",))
+
+
 def read_targets(path: Path) -> dict[str, dict[int, tuple[int, int]]]:
     """Gives the leaderboard's ratings: trial id -> second -> (valence, arousal).
 
@@ -155,6 +184,48 @@ def read_labels(path: Path) -> dict[int, np.ndarray]:
     }
 
 
+def _manifest_trial(path: Path, row: ManifestRow) -> tuple[Clip, Sample]:
+    where = f"{path}, line {row.line}"
+    if "subject" not in row.groups:
+        raise DataError(f"{where}: no subject; fill in the column 'subject', splits go by it")
+    groups = {"clip": row.clip_id, **row.groups}
+    media = {name: medium for name, medium in row.media.items() if isinstance(medium, Media)}
+    trials = {name: medium for name, medium in media.items() if name in ("eeg", "fnirs")}
+    if not trials:
+        raise DataError(f"{where}: need a recording in the column eeg or fnirs, got {', '.join(media)}")
+    if "fnirs_reservations" in media:
+        media["fnirs_reservations"] = replace(media["fnirs_reservations"], key=groups["subject"])
+    length_s = min(recording_length_s(medium) for medium in trials.values())
+    ratings = _manifest_ratings(where, row, int(length_s + 0.05))
+    if ratings is not None and len(ratings) > length_s + layout.TRIAL_TOLERANCE_S:
+        raise DataError(f"{where}: {len(ratings)} rated seconds, but the recording has {length_s:.2f} s")
+    sample = Sample(
+        sample_id=row.clip_id,
+        clip_id=row.clip_id,
+        groups=groups,
+        duration_s=float(int(length_s + 0.05) if ratings is None else len(ratings)),
+        target={} if ratings is None else {TARGET: ratings},
+    )
+    return Clip(clip_id=row.clip_id, dataset="recordings", media=media, groups=groups), sample
+
+
+def _manifest_ratings(where: str, row: ManifestRow, num_seconds: int) -> np.ndarray | None:
+    names = ("valence", "arousal")
+    if row.target_path is not None:
+        ratings = read_target_csv(row.target_path, names)
+    elif row.targets:
+        missing = [name for name in names if name not in row.targets]
+        if missing:
+            raise DataError(f"{where}: target.{missing[0]} is missing; give target.valence and target.arousal")
+        ratings = np.tile(np.array([[row.targets[name] for name in names]], np.float32), (num_seconds, 1))
+    else:
+        return None
+    if not ((ratings >= LABEL_MIN) & (ratings <= LABEL_MAX)).all():
+        found = f"{ratings.min():g} to {ratings.max():g}"
+        raise DataError(f"{where}: ratings go from {found}; rescale them to {LABEL_MIN} to {LABEL_MAX}")
+    return ratings
+
+
 def _rated_sample(clip: Clip, ratings: np.ndarray) -> Sample:
     return Sample(
         sample_id=clip.clip_id,
@@ -198,7 +269,7 @@ def _count_note(kind: str, clips: Sequence[Clip], samples: Sequence[Sample]) -> 
     subjects = len({clip.groups["subject"] for clip in clips})
     seconds = int(sum(sample.duration_s or 0.0 for sample in samples))
     streams = dict.fromkeys(stream for clip in clips for stream in clip.media)
-    missing = [stream for stream in (*layout.STREAM_FILES, "fnirs_reservations") if stream not in streams]
+    missing = [stream for stream in layout.STREAMS if stream not in streams]
     absent = f"; not there: {', '.join(missing)}" if missing else ""
     return f"{kind}: {subjects} subjects, {len(clips)} trials, {seconds} seconds; streams: {', '.join(streams)}{absent}"
 
