@@ -131,9 +131,8 @@ def fit(run_config: RunConfig) -> FitResult:
     track = registry.load(run_config.track)
     data = track.read(run_config.data, "train")
     require_samples(data, "train")
-    open_run(run_config)
-    reader = _ready_reader(run_config, data)
-    return run_evaluations(track, run_config, data, reader)
+    folder = open_run(run_config)
+    return run_evaluations(track, run_config, data, _ready_reader(run_config, data), folder)
 
 
 def require_samples(data: TrackData, split: str) -> None:

@@ -247,6 +247,8 @@ class RunConfig:
         seed: Seeds weights, shuffling, folds and bootstrap.
         features: Extractors that `prepare` runs, by a free name.
         evaluate: Names of the evaluations to run; () runs all that the track offers.
+        fold_overrides: Index of an outer fold to dotted keys and values for it alone, as `mersuite sweep` writes them.
+            They hold for evaluations that are split like cv.by, whose folds they were chosen in.
     """
 
     track: str
@@ -263,6 +265,7 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     evaluate: tuple[str, ...] = ()
+    fold_overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def store_path(self) -> Path:

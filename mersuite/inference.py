@@ -257,6 +257,17 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
             )
 
 
+def final_outputs(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> dict[str, Output]:
+    """Gives one fold's outputs in the form that may be averaged over folds, by sample id."""
+    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader)
+    return {item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples}
+
+
+def answer_with(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> list[Prediction]:
+    """Predicts samples with one fold's system."""
+    return decoded(checkpoint.track, checkpoint.config, samples, final_outputs(checkpoint, samples, reader))
+
+
 def answer(
     checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader: FeatureReader
 ) -> list[Prediction]:
@@ -264,8 +275,7 @@ def answer(
     per_fold: list[Mapping[str, Output]] = []
     for checkpoint in checkpoints:
         check_fits(checkpoint, reader, samples)
-        raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader)
-        per_fold.append({item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples})
+        per_fold.append(final_outputs(checkpoint, samples, reader))
     first = checkpoints[0]
     return decoded(first.track, first.config, samples, average_outputs(per_fold))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mersuite.clip import Output, Prediction, Sample
+from mersuite.clip import Output, Sample
 from mersuite.config import RunConfig
 from mersuite.data.datamodule import WindowDataModule
 from mersuite.data.splits import Fold
@@ -152,14 +152,6 @@ def _train_network(
     state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
     network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
     return network.eval()
-
-
-def held_out_predictions(run: FoldRun, checkpoint: Checkpoint) -> list[Prediction]:
-    """Answers the held-out rows of a fold with its checkpoint."""
-    samples = run.rows(run.fold.held_out)
-    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, run.reader)
-    final = {item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples}
-    return decoded(run.track, run.config, samples, final)
 
 
 def finished_fold(run: FoldRun) -> Checkpoint | None:

@@ -12,6 +12,7 @@ from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.splits import Fold, check_folds, make_folds
 from mersuite.errors import ConfigError, did_you_mean
+from mersuite.inference import answer_with
 from mersuite.metrics.bootstrap import bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
@@ -20,12 +21,11 @@ from mersuite.run_folder import (
     OpenRun,
     collect_curves,
     is_first_process,
-    open_run,
     write_json,
     write_run_json,
 )
 from mersuite.track import Evaluation, Track, TrackData
-from mersuite.training.folds import BEST, FoldRun, finished_fold, held_out_predictions, train_fold
+from mersuite.training.folds import BEST, FoldRun, finished_fold, train_fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +89,10 @@ def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Samp
     return folds
 
 
-def run_evaluations(track: Track, config: RunConfig, data: TrackData, reader: FeatureReader) -> FitResult:
+def run_evaluations(
+    track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: OpenRun
+) -> FitResult:
     """Trains and scores every evaluation; resumable at any instant."""
-    folder = open_run(config)
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
     evaluations: dict[str, dict[str, Any]] = {}
     metrics: dict[str, dict[str, Any]] = {}
@@ -109,10 +110,12 @@ def run_evaluations(track: Track, config: RunConfig, data: TrackData, reader: Fe
         evaluations[evaluation.name] = entry
         predictions: list[Prediction] = []
         system = with_overrides(config, evaluation.overrides)
+        same_folds = tuple(entry["split_by"]) == config.cv.by
         for fold in plans[evaluation.name]:
+            own = config.fold_overrides.get(str(fold.index), {}) if same_folds else {}
             run = FoldRun(
                 track=track,
-                config=system,
+                config=with_overrides(system, own),
                 evaluation=evaluation.name,
                 samples=samples,
                 reader=reader,
@@ -144,7 +147,7 @@ def _fold_predictions(run: FoldRun) -> list[Prediction]:
     checkpoint = finished_fold(run)
     if checkpoint is not None and kept.is_file():
         return read_predictions(kept, track=run.track.name)[1]
-    predictions = held_out_predictions(run, checkpoint or train_fold(run))
+    predictions = answer_with(checkpoint or train_fold(run), run.rows(run.fold.held_out), run.reader)
     if is_first_process():
         header = PredictionHeader(
             track=run.track.name, run="", evaluation=run.evaluation, split="oof", versions=versions()
