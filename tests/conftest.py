@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and numpy load; subprocesses inherit it
@@ -16,14 +16,13 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _same_seed() -> Iterator[None]:
+def _same_seed() -> None:
     """Seeds the global generators before each test, so that a test does not depend on those before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  code under test may use the global generator; tests pass their own
-    torch = __import__("sys").modules.get("torch")
+    torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
-    yield
 
 
 @pytest.fixture
@@ -46,8 +45,14 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def fake_ps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small ps data in the organisers' layout, written once a process. Tests read it and never write into it."""
+    """Small ps data: test_1 to test_3 and predict1, three clips of 8 to 12 s, EEG at 1000 Hz.
+
+    It is written once a process; tests read it and never write into it.
+    """
     fake = pytest.importorskip("tracks.ps.fake")
     out = tmp_path_factory.mktemp("fake_ps")
-    fake.write_fake(fake.FakeConfig(num_subjects=3, seed=0), out)
+    config = fake.FakeConfig(
+        num_subjects=3, num_leaderboard_subjects=1, num_clips=3, min_clip_s=8, max_clip_s=12, seed=0
+    )
+    fake.write_fake(config, out)
     return out
