@@ -1,5 +1,6 @@
 # Every line is a command that a person could type. `make help` lists the targets.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 
@@ -18,10 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 test: $(STAMP) ## run the quick tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
 test-slow: $(STAMP) ## run the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m 'slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m 'slow and not gpu'
 
 check: $(STAMP) ## style, types, imports between modules, documents
 	scripts/check
