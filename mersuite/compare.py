@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mersuite import registry
 from mersuite.clip import Prediction
 from mersuite.ensemble import sample_of
 from mersuite.errors import ConfigError, DataError, did_you_mean
@@ -22,6 +23,7 @@ NUM_RESAMPLES = 1000
 SEED = 0
 # What two runs of one system may differ in: the seed, places, speed, and what the search around them did.
 NOT_THE_SYSTEM = ("seed", "run", "runtime", "store", "sweep", "evaluate")
+PLACES = ("root", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,16 +174,18 @@ class Comparison:
         return r"$^\dagger$" if gap is not None and not gap.low <= 0.0 <= gap.high else ""
 
 
-def compare(track: Track, runs: Sequence[str], *, by: str | None = None, evaluation: str | None = None) -> Comparison:
+def compare(
+    runs: Sequence[str], *, by: str | None = None, evaluation: str | None = None, track: Track | None = None
+) -> Comparison:
     """Compares runs on their out-of-fold rows.
 
     Args:
-        track: The track of all runs.
         runs: One entry a system: a run folder; `A1+A2+A3` for runs that differ in their seed; `A:signal` for another
             evaluation than the main one. Where no entry has a `+`, runs whose configurations are equal but for the seed
             (and places and speed) are one system.
         by: Group that is drawn in the bootstrap; None takes the track's own (such as subject).
         evaluation: Evaluation of entries that name none; None means the main one of each run.
+        track: The track of all runs; None takes that of the first one.
 
     Raises:
         DataError: If a folder is no finished run, runs are of other tracks or rows, or there are fewer than two
@@ -192,7 +196,9 @@ def compare(track: Track, runs: Sequence[str], *, by: str | None = None, evaluat
     systems = _systems(runs, evaluation)
     if len(systems) < 2:
         raise DataError(f"compare: need two systems or more, got {len(systems)} ({', '.join(systems)}); give run=A,B")
-    first = _table(track, next(iter(systems.values()))[0])
+    leader = next(iter(systems.values()))[0]
+    track = track or registry.load(leader.run.track)
+    first = _table(track, leader)
     truths = [track.answer_of(sample_of(prediction, track)) for prediction in first]
     group = by or track.reports_by
     groups = _groups(first, group)
@@ -288,6 +294,7 @@ def _by_config(members: Sequence[Member]) -> list[list[Member]]:
     found: dict[str, list[Member]] = {}
     for position, member in enumerate(members):
         system = {key: item for key, item in member.run.config.items() if key not in NOT_THE_SYSTEM}
+        system["data"] = {key: item for key, item in system.get("data", {}).items() if key not in PLACES}
         key = json.dumps([member.evaluation, system], sort_keys=True, default=str)
         seeds = [each.run.config.get("seed") for each in found.get(key, [])]
         repeated = not member.run.config or member.run.config.get("seed") in seeds

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mersuite import registry
 from mersuite.clip import Output, Prediction, Sample, WindowKey
-from mersuite.config import RunConfig
+from mersuite.config import RunConfig, build_run_config, load_run_config
 from mersuite.errors import DataError, SubmissionError
-from mersuite.predictions import PredictionHeader, read_predictions
+from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.results import read_run, require_targets
 from mersuite.tables import average_outputs, check_same_ids
 from mersuite.track import Track
@@ -81,6 +82,46 @@ def ensemble(
     )
     header = _header([header for header, _ in files], members, weights, how)
     return Ensemble(header=header, predictions=predictions, weights=tuple(weights), how=how, scores=scores)
+
+
+def ensemble_files(
+    pred: Sequence[Path], *, out: Path, oof: Sequence[Path] | None = None, track: str | None = None
+) -> dict[str, Any]:
+    """Joins prediction files into one and gives what was done, in JSON types.
+
+    The configuration to decode with is that of the first member's run, or the track's own where that run is gone.
+
+    Args:
+        pred: Prediction files of one split of one track.
+        out: Prediction file to write.
+        oof: Out-of-fold files, one a member in the same order; None finds them through each file's run.
+        track: The track that the files must be of; None takes that of the first one.
+
+    Raises:
+        SubmissionError: If a file is malformed, of another track, or holds no output that can be averaged.
+        DataError: If there are fewer than two members, or members do not fit each other.
+    """
+    if not pred:
+        raise DataError("ensemble: need at least two prediction files, got none; give pred=A.jsonl,B.jsonl")
+    header, _ = read_predictions(pred[0], track)
+    loaded = registry.load(header.track)
+    place = _run_of(pred[0], header)
+    values = dict(read_run(place).config) if place is not None else {}
+    values.pop("track", None)
+    config = (
+        build_run_config(values, loaded.name, loaded.Config)
+        if values
+        else load_run_config(loaded.name, loaded.Config, registry.folder(loaded.name))
+    )
+    result = ensemble(loaded, config, pred, oof=oof)
+    write_predictions(out, result.header, result.predictions)
+    return {
+        "out": str(out),
+        "num_samples": len(result.predictions),
+        "members": [dict(member) for member in result.header.members],
+        "how": result.how,
+        "scores": dict(result.scores),
+    }
 
 
 def _fit(
@@ -213,14 +254,20 @@ def _find_oof(members: Sequence[Path], headers: Sequence[PredictionHeader]) -> t
     """Gives the out-of-fold file of every member, or [] and why there is none."""
     found: list[Path] = []
     for member, header in zip(members, headers, strict=True):
-        places = [place for place in (Path(header.run), member.parent / header.run) if (place / "run.json").is_file()]
-        if not header.run or not places:
+        place = _run_of(member, header)
+        if place is None:
             return [], f"the run of {member} ({header.run or 'an ensemble'}) is not there to fit weights on"
-        path = read_run(places[0]).oof_path(header.evaluation)
+        path = read_run(place).oof_path(header.evaluation)
         if not path.is_file():
             return [], f"{path} is missing"
         found.append(path)
     return found, ""
+
+
+def _run_of(member: Path, header: PredictionHeader) -> Path | None:
+    """Finds the run that made a file: as its header names it, or beside the file."""
+    places = (Path(header.run), member.parent / header.run)
+    return next((place for place in places if header.run and (place / "run.json").is_file()), None)
 
 
 def _header(

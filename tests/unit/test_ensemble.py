@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mersuite.clip import Prediction
-from mersuite.ensemble import ensemble
+from mersuite.ensemble import ensemble, ensemble_files
 from mersuite.errors import DataError, SubmissionError
-from mersuite.predictions import PredictionHeader, write_predictions
+from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 
 
 class Levels:
@@ -195,6 +195,55 @@ def test_labels_are_joined_through_their_logits(tmp_path):
     found = ensemble(Labels(), None, files, oof=files)
     assert found.weights[0] > 0.6 and isinstance(found.predictions[0].answer, int)
     assert found.scores["fitted"] >= found.scores["equal"]
+
+
+def test_files_become_one_file_decoded_by_their_track(tmp_path):
+    files = []
+    for index, noise in enumerate((3.0, 30.0)):
+        rows = [
+            Prediction(
+                sample_id=f"predict1/video_{i + 1:02d}",
+                groups=row.groups,
+                outputs={"valence_arousal": row.outputs["level"]},
+                answer=0,
+                target={"valence_arousal": row.target["level"]},
+            )
+            for i, row in enumerate(_levels(noise, index))
+        ]
+        files.append(_write(tmp_path / f"{index}.jsonl", rows, track="ps", split="oof"))
+    result = ensemble_files(files, out=tmp_path / "joined.jsonl", oof=files)
+    header, predictions = read_predictions(tmp_path / "joined.jsonl", "ps")
+    assert [row["weight"] for row in header.members] == [row["weight"] for row in result["members"]]
+    assert result["num_samples"] == len(predictions) == 24 and result["how"].startswith("fitted weights: mae")
+    expected = predictions[0].outputs["valence_arousal"]
+    np.testing.assert_array_equal(predictions[0].answer, np.clip(np.rint(expected), 1, 255))
+
+
+def test_configuration_of_the_first_run_is_used(tmp_path, monkeypatch):
+    rows = [
+        Prediction(
+            sample_id="predict1/video_01", groups={}, outputs={"valence_arousal": np.full((2, 2), 9.0)}, answer=0
+        )
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"track": "ps", "evaluations": {"fused": {"main": true}}}')
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    (tmp_path / "run" / "config.yaml").write_text("track: ps\nseed: 77\n")
+    files = [_write(tmp_path / f"{i}.jsonl", rows, track="ps", run="run") for i in range(2)]
+    seen = []
+    monkeypatch.setattr("mersuite.ensemble.ensemble", lambda track, config, *_, **__: seen.append(config) or _refuse())
+    with pytest.raises(DataError, match="stop here"):
+        ensemble_files(files, out=tmp_path / "x.jsonl")
+    assert seen[0].seed == 77
+
+
+def _refuse():
+    raise DataError("stop here")
+
+
+def test_no_file_at_all_is_refused(tmp_path):
+    with pytest.raises(DataError, match="got none"):
+        ensemble_files([], out=tmp_path / "x.jsonl")
 
 
 def test_members_that_do_not_fit_are_refused(tmp_path):

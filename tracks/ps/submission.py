@@ -63,8 +63,7 @@ def write_predictions_csv(
 def read_table(path: Path) -> Table:
     """Reads predictions.csv, targets.csv or a prediction file as row id -> (valence, arousal).
 
-    A prediction file is read as it stands, not rounded; its score differs from that of the exported csv by up to the
-    rounding (0.5 a row, near 0 on average).
+    A prediction file is read as it stands: its answers are already what the csv would hold.
 
     Raises:
         SubmissionError: If the file is missing or empty, its columns are others, an id repeats, or a value is no number
