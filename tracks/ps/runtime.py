@@ -1,0 +1,165 @@
+"""Inference inside the code submission: a folder of recordings in, predictions.csv out.
+
+Carried by the submission zip, where only numpy, scipy and torch are installed. Training and `mersuite predict` run the
+same functions; this file only strings them together, one subject at a time so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mersuite import catalog
+from mersuite.clip import Clip, Output, Sample, Signal
+from mersuite.config import RunConfig, build_run_config
+from mersuite.data.dataset import WindowDataset
+from mersuite.data.windows import plan_windows
+from mersuite.errors import DataError
+from mersuite.models.backbone import build_backbone
+from mersuite.models.base import BuildContext
+from mersuite.models.network import Network, run_windows
+from mersuite.schema import build
+from mersuite.tables import average_outputs, merge_windows
+from tracks.ps.fitted import PsFitted
+from tracks.ps.head import TARGET, PsHead
+from tracks.ps.layout import read_inputs, read_sample_ids
+from tracks.ps.options import PsConfig
+from tracks.ps.rows import rows_of, write_rows
+
+META = "meta"
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedFold:
+    """One fold's system as the zip carries it.
+
+    Attributes:
+        config: Its configuration.
+        fitted: Its fitted parts.
+        network: Its network in evaluation mode; None for systems without one.
+        streams: Streams that network and fitted parts read.
+    """
+
+    config: RunConfig
+    fitted: PsFitted
+    network: Network | None
+    streams: tuple[str, ...]
+
+
+class SubjectFeatures:
+    """The streams of one subject's clips in memory, read like a store."""
+
+    def __init__(self, signals: Mapping[tuple[str, str], Signal]) -> None:
+        self._signals = signals
+
+    def get(self, clip_id: str, stream: str) -> Signal | None:
+        """Gives a clip's stream, or None where it has none."""
+        return self._signals.get((clip_id, stream))
+
+
+def predict_folder(input_dir: Path, output_dir: Path, weights: Path) -> None:
+    """Writes output_dir/predictions.csv for every id of input_dir/sample_ids.csv.
+
+    Raises:
+        DataError: If recordings are missing, malformed or do not fit the trained systems.
+    """
+    torch.set_grad_enabled(False)
+    folds = load_folds(weights)
+    ids = read_sample_ids(input_dir / "sample_ids.csv")
+    clips, samples = read_inputs(input_dir, ids)
+    by_subject: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_subject.setdefault(clip.groups["subject"], []).append(clip)
+    answers: dict[str, np.ndarray] = {}
+    for subject, subject_clips in by_subject.items():
+        wanted = [sample for sample in samples if sample.groups["subject"] == subject]
+        answers.update(_answer_subject(folds, subject_clips, wanted))
+    write_rows(rows_of(answers, ids), output_dir / "predictions.csv")
+
+
+def load_folds(weights: Path) -> list[CarriedFold]:
+    """Reads the npz of the zip: arrays and JSON text, nothing that could run.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    try:
+        with np.load(weights, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop(META).tobytes().decode("utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{weights}: cannot be read as weights of a submission; export the zip again") from error
+    return [_load_fold(item, _below(arrays, f"{index}/")) for index, item in enumerate(meta["folds"])]
+
+
+def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _load_fold(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> CarriedFold:
+    values = {key: item for key, item in meta["config"].items() if key != "track"}
+    config = build_run_config(values, "ps", PsConfig)
+    options: PsConfig = config.options
+    fitted = PsFitted(options, ())
+    fitted.load_state(_below(arrays, "fitted/"), meta["fitted"])
+    streams: tuple[str, ...] = fitted.streams if options.correction_kind == "ridge" else ()
+    network = None
+    if meta["context"] is not None:
+        context = build(BuildContext, meta["context"])
+        backbone = build_backbone(config.model, context, load_weights=False)
+        head = PsHead(
+            backbone.width,
+            scale=options.head_scale,
+            dropout=options.head_dropout,
+            valence_only=options.valence_only,
+        )
+        network = Network(backbone, head)
+        state = {name: torch.from_numpy(array) for name, array in _below(arrays, "network/").items()}
+        network.load_state_dict(state)
+        network.eval()
+        streams = (*streams, *config.model.encoders)
+    return CarriedFold(config=config, fitted=fitted, network=network, streams=streams)
+
+
+def _answer_subject(
+    folds: Sequence[CarriedFold], clips: Sequence[Clip], samples: Sequence[Sample]
+) -> dict[str, np.ndarray]:
+    features = SubjectFeatures(_extract(folds[0].config, clips, {name for fold in folds for name in fold.streams}))
+    per_fold = []
+    for fold in folds:
+        raw: Mapping[str, Output | None]
+        if fold.network is None:
+            raw = {sample.sample_id: fold.fitted.raw_output(sample, features.get) for sample in samples}
+        else:
+            raw = dict(_network_outputs(fold, fold.network, samples, features))
+        per_fold.append({item.sample_id: fold.fitted.apply(item, raw[item.sample_id]) for item in samples})
+    return {name: output.values[TARGET] for name, output in average_outputs(per_fold).items()}
+
+
+def _network_outputs(
+    fold: CarriedFold, network: Network, samples: Sequence[Sample], features: SubjectFeatures
+) -> dict[str, Output]:
+    windows = plan_windows(samples, fold.config.data.window_s, fold.config.data.stride_s)
+    infos = {name: network.backbone.encoder(name).info for name in fold.config.model.encoders}
+    dataset = WindowDataset(samples, windows, features.get, infos)
+    outputs = run_windows(network, dataset, batch_size=BATCH_SIZE)
+    return merge_windows(outputs, samples)
+
+
+def _extract(config: RunConfig, clips: Sequence[Clip], streams: set[str]) -> dict[tuple[str, str], Signal]:
+    found: dict[tuple[str, str], Signal] = {}
+    for part in config.features.values():
+        extractor = catalog.find("extractor", part.name)(part.config)
+        there = [clip for clip in clips if all(name in clip.media for name in extractor.inputs if name[-1] != "?")]
+        if not there or not streams & set(extractor.outputs()):
+            continue
+        for clip_id, signals in extractor.extract(there):
+            found.update({(clip_id, name): signal for name, signal in signals.items() if name in streams})
+    return found
