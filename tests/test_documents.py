@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+
+from mersuite.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tracks/*/README.md")])
@@ -83,3 +87,12 @@ def test_contributing_shows_the_import_rows_that_are_enforced() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^    cli, verbs > .*?(?=\n\n)", text, flags=re.MULTILINE | re.DOTALL)
     assert _existing([re.findall(r"\w+", row) for row in block.split(">")]) == _existing(enforced)
+
+
+@pytest.mark.parametrize("template", sorted((ROOT / "scripts" / "slurm").glob("*.sbatch")), ids=_name)
+def test_slurm_templates_set_keys_that_exist(template: Path) -> None:
+    sections = {name: hint for name, hint in get_type_hints(RunConfig).items() if is_dataclass(hint)}
+    known = {f"{name}.{item.name}" for name, section in sections.items() for item in fields(section)}
+    used = set(re.findall(r"(?<![\w/])([a-z]+\.[a-z_]+)=", template.read_text(encoding="utf-8")))
+    assert used, "the template sets no key"
+    assert used <= known
