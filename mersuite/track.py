@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mersuite.clip import Clip, Output, Prediction, Sample, Signal
+from mersuite.panels import PublishedFigure, Section
 from mersuite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -235,3 +236,20 @@ class Track(ABC):
         Raises:
             SubmissionError: If an id of the target has no prediction.
         """
+
+    # ---- report
+    def published(self) -> Sequence[PublishedFigure]:
+        """Gives results that others published, to set a run beside."""
+        return ()
+
+    def report_sections(self, rows: Mapping[str, Sequence[Prediction]], clips: Sequence[str]) -> Sequence[Section]:
+        """Gives what the report shows for this track alone.
+
+        Args:
+            rows: Evaluation name to its out-of-fold rows with targets, the main one first.
+            clips: Samples that the user wants drawn; () leaves the choice to the track.
+
+        Raises:
+            DataError: If a named sample is not among the rows.
+        """
+        return ()

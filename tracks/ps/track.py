@@ -11,12 +11,15 @@ import numpy as np
 from mersuite.clip import Output, Prediction, Sample
 from mersuite.config import DataConfig, RunConfig
 from mersuite.errors import ConfigError, did_you_mean
+from mersuite.panels import PublishedFigure, Section
 from mersuite.schema import Named
 from mersuite.track import CheckRow, Evaluation, Fitted, ScoreRequest, Track, TrackData
 from tracks.ps.fake import FakeConfig, write_fake
+from tracks.ps.figures import ps_sections
 from tracks.ps.fitted import PsFitted
 from tracks.ps.head import TARGET, PsHead
 from tracks.ps.options import PsConfig
+from tracks.ps.published import PUBLISHED
 from tracks.ps.reader import read_ps, read_ps_manifest
 from tracks.ps.rows import round_ratings
 from tracks.ps.scores import metrics_of_answers
@@ -142,6 +145,15 @@ class PsTrack(Track):
             name = next(iter(request.options))
             raise ConfigError(f"mersuite score: unknown key {name!r} for track ps; {did_you_mean(name, ['json'])}")
         return score_tables(pred, target)
+
+    # ---- report
+    def published(self) -> Sequence[PublishedFigure]:
+        """Gives the figures of participants and of the organisers' kit."""
+        return PUBLISHED
+
+    def report_sections(self, rows: Mapping[str, Sequence[Prediction]], clips: Sequence[str]) -> Sequence[Section]:
+        """Gives ratings over time and calibration."""
+        return ps_sections(rows, clips)
 
 
 _PROTOCOLS = {
