@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mersuite.clip import Clip, Output, Prediction, Sample, Signal
-from mersuite.panels import PublishedFigure, Section
 from mersuite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from mersuite.clip import Batch
     from mersuite.config import DataConfig, RunConfig
     from mersuite.models.base import BuildContext, Fused
+    from mersuite.panels import PublishedFigure, Section
 
 ReadFeatures = Callable[[str, str], Signal | None]
 """(clip_id, stream) -> the stored stream, or None where the clip has none."""

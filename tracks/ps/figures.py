@@ -16,12 +16,12 @@ from tracks.ps.scores import DIMENSIONS
 BESIDE = ("prior", "signal", "median", "constant")
 MAX_BESIDE = 2
 OVER_TIME = (
-    "One person watching one film clip, held out when the system was trained. Chosen by the main system's mean absolute "
-    "error over the clip, unless named."
+    "One person watching one film clip, held out when the system was trained. Chosen by the main system's mean "
+    "absolute error over the clip, unless named."
 )
 CALIBRATED = (
-    "Shade: how many seconds; line: mean truth of seconds with about the same prediction. On the diagonal, a prediction "
-    "can be taken at its word; a flat line means that predictions say little about the truth."
+    "Shade: how many seconds; line: mean truth of seconds with about the same prediction. On the diagonal, a "
+    "prediction can be taken at its word; a flat line means that predictions say little about the truth."
 )
 
 
