@@ -17,8 +17,9 @@ from mersuite.errors import DataError
 from mersuite.schema import plain, require
 from tracks.ps import fake_effect, fake_files, layout
 from tracks.ps.fake_effect import Clips
-from tracks.ps.fake_signals import Carrier, Person, PinkCarrier, draw_person, make_eeg, make_fnirs
+from tracks.ps.fake_signals import FNIRS_RATE_HZ, Carrier, Person, PinkCarrier, draw_person, make_eeg, make_fnirs
 from tracks.ps.layout import NUM_FNIRS_CHANNELS, RESERVATIONS_FILE
+from tracks.ps.rates import BASELINE_S, EEG_RATES_HZ
 
 PARENT_EMOTIONS = (0, 3, 2, 1, 4, 3, 1, 4, 2, 0, 2, 0, 3, 4, 1)
 _BYTES_PER_VALUE = 2.5
@@ -71,8 +72,8 @@ class FakeConfig:
             4 <= self.min_clip_s <= self.max_clip_s <= 999,
             f"min_clip_s, max_clip_s: need 4 <= min <= max <= 999, got {self.min_clip_s} and {self.max_clip_s}",
         )
-        known = ", ".join(f"{rate:g}" for rate in layout.EEG_RATES_HZ)
-        require(self.rate_hz in layout.EEG_RATES_HZ, f"rate_hz: need one of {known}, got {self.rate_hz:g}")
+        known = ", ".join(f"{rate:g}" for rate in EEG_RATES_HZ)
+        require(self.rate_hz in EEG_RATES_HZ, f"rate_hz: need one of {known}, got {self.rate_hz:g}")
         require(0 <= self.snr < float("inf"), f"snr: need 0 or more, got {self.snr}")
         require(self.clip_strength >= 0 and self.own_strength >= 0, "clip_strength, own_strength: need 0 or more")
         require(all(1 <= mean <= 255 for mean in self.label_mean), f"label_mean: need 1 to 255, got {self.label_mean}")
@@ -155,7 +156,7 @@ def _signals(config: FakeConfig, stream: str, subject: _Subject, carrier: Carrie
     for clip, (_, latent) in enumerate(subject.trials):
         rng = np.random.default_rng((*subject.seed, clip, list(layout.STREAM_FILES).index(stream)))
         baseline = stream.endswith("_baseline")
-        shown, length_s = (None, layout.BASELINE_S) if baseline else (latent, float(len(latent)))
+        shown, length_s = (None, BASELINE_S) if baseline else (latent, float(len(latent)))
         if stream.startswith("eeg"):
             array = make_eeg(shown, length_s, config.rate_hz, subject.person, carrier, rng)
         else:
@@ -213,7 +214,7 @@ the options in fake.json; bayes.json holds the optimal error of each system. Nev
 
 
 def _carrier(config: FakeConfig) -> Carrier:
-    synthetic = PinkCarrier(max_s=float(max(config.max_clip_s, layout.BASELINE_S)))
+    synthetic = PinkCarrier(max_s=float(max(config.max_clip_s, BASELINE_S)))
     if config.signals is None:
         return synthetic
     from tracks.ps.fake_recorded import read_carrier
@@ -222,8 +223,8 @@ def _carrier(config: FakeConfig) -> Carrier:
 
 
 def _check_disk(config: FakeConfig, clips: Clips, out: Path) -> None:
-    seconds = sum(clips.lengths_s) + config.num_clips * layout.BASELINE_S
-    per_second = len(layout.EEG_CH_NAMES) * config.rate_hz + len(layout.FNIRS_CH_NAMES) * layout.FNIRS_RATES_HZ[6]
+    seconds = sum(clips.lengths_s) + config.num_clips * BASELINE_S
+    per_second = len(layout.EEG_CH_NAMES) * config.rate_hz + len(layout.FNIRS_CH_NAMES) * FNIRS_RATE_HZ
     people = config.num_subjects + config.num_leaderboard_subjects
     needed = _BYTES_PER_VALUE * people * seconds * per_second
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tracks.ps.fake import FakeConfig
 
 DIMENSIONS = ("valence", "arousal")
-LEVEL_SHARE = 0.3
+LEVEL_SHARE = 0.2
 """Share of the variance of `own` that is one level for the whole trial."""
-OWN_TIME_S = 5.0
+OWN_TIME_S = 4.0
 CURVE_LEVEL_SHARE = 0.6
 CURVE_TIME_S = 8.0
 _MAX_DRAWS = 3_000_000

@@ -7,20 +7,19 @@ tracks/ps/README.md.
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from mersuite.clip import Clip, Media, Sample
 from mersuite.errors import DataError
 from mersuite.media.physio import mat_shapes
+from tracks.ps.rates import SignalFile, find_rate
 
 DATASET = "mer_ps"
 LABEL_MIN, LABEL_MAX, LABEL_CENTRE = 1, 255, 128
-BASELINE_S = 5.0
 # fmt: off
 EEG_CH_NAMES: tuple[str, ...] = (
     "FP1", "FPZ", "FP2", "AF3", "AF4", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3",
@@ -36,8 +35,6 @@ FNIRS_CH_NAMES: tuple[str, ...] = tuple(
 )
 _FNIRS_MNE_TYPES = {"hbo": "hbo", "hbr": "hbr", "hbt": "misc"}
 FNIRS_CH_TYPES: tuple[str, ...] = tuple(_FNIRS_MNE_TYPES.get(name.split()[1], "fnirs_od") for name in FNIRS_CH_NAMES)
-EEG_RATES_HZ = (100.0, 125.0, 128.0, 160.0, 200.0, 250.0, 256.0, 300.0, 400.0, 500.0, 512.0, 1000.0, 1024.0, 2000.0)
-FNIRS_RATES_HZ = (5.0, 7.8125, 10.0, 12.5, 20.0, 25.0, 1000.0 / 21.0, 50.0, 100.0)
 STREAM_FILES = {
     "eeg": "EEG_videos.mat",
     "eeg_baseline": "EEG_baselines.mat",
@@ -46,9 +43,6 @@ STREAM_FILES = {
 }
 STREAMS = (*STREAM_FILES, "fnirs_reservations")
 RESERVATIONS_FILE = "fNIRS_reservations.csv"
-TRIAL_TOLERANCE_S = 1.5
-"""Why: a leaderboard trial has one row less than its signals have seconds; a wrong rate is off by far more."""
-BASELINE_TOLERANCE_S = 0.1
 _KEY = re.compile(r"video_(\d+)")
 _ROW = re.compile(r"(?P<subject>.+)_V(?P<video>\d{2,})_T(?P<second>\d{3,})")
 _SAMPLE = re.compile(r"(?P<subject>[^/]+)/video_(?P<video>\d{2,})")
@@ -56,11 +50,19 @@ _SUBJECT = re.compile(r"(test_|predict)(\d+)")
 _ARCHIVE = re.compile(r"\.(zip|tar|7z|rar|tgz|tbz2|txz)(\.\d{3})?$|\.tar\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 
 
-class SignalFile(NamedTuple):
-    """One of a subject's MATLAB files: where it is, and variable name to shape."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectFacts:
+    """What the file headers of one subject tell.
 
-    path: Path
-    shapes: Mapping[str, tuple[int, ...]]
+    Attributes:
+        seconds: Video number to seconds that are rated or, without ratings, recorded.
+        rates_hz: "eeg" and "fnirs" to the sampling rate found; 0.0 where nothing tells.
+        faults: One message each.
+    """
+
+    seconds: Mapping[int, int]
+    rates_hz: Mapping[str, float]
+    faults: tuple[str, ...]
 
 
 def sample_id_of(subject: str, video: int) -> str:
@@ -180,9 +182,9 @@ def find_subjects(root: Path, kind: str) -> list[str]:
     if not data.is_dir():
         archives = find_archives(root)
         if archives:
-            names = ", ".join(path.name for path in archives)
+            listed = ", ".join(path.name for path in archives)
             raise DataError(
-                f"data.root={root}: no data/ folder, but archives that are not extracted: {names}; extract them"
+                f"data.root={root}: no data/ folder, but archives that are not extracted: {listed}; extract them"
             )
         inner = sorted(path.parent.name for path in root.glob("*/data"))
         hint = f"; did you mean data.root={root / inner[0]}?" if inner else ""
@@ -228,27 +230,42 @@ def subject_clips(
     Raises:
         DataError: If a trial is missing from a file, a shape is wrong, or rates contradict each other.
     """
-    trials = {stream: file for stream, file in files.items() if not stream.endswith("_baseline")}
-    if seconds is None:
-        videos = sorted({video_number(file.path, key) for file in trials.values() for key in file.shapes})
-    else:
-        videos = sorted(seconds)
-    if not videos:
+    facts = inspect_subject(files, seconds)
+    if facts.faults:
+        more = f" ({len(facts.faults) - 1} more faults; `mersuite check` lists all)" if len(facts.faults) > 1 else ""
+        raise DataError(facts.faults[0] + more)
+    if not facts.seconds:
         raise DataError(f"{root / 'data' / subject}: no trial: the files hold no variable video_1, video_2, ...")
-    lengths = {stream: _lengths(file, stream, videos) for stream, file in files.items()}
-    rates = {stream: _find_rate(stream, files, lengths, seconds) for stream in trials}
-    if seconds is None:
-        # Why 0.05: 1000/21 Hz does not divide a second, so the last one may lack a fraction of a sample.
-        seconds = {v: min(int(lengths[s][v] / rates[s] + 0.05) for s in trials) for v in videos}
     reservations = root / RESERVATIONS_FILE
     clips = []
-    for video in videos:
-        media = {s: _media(s, file.path, video, rates[s.removesuffix("_baseline")]) for s, file in files.items()}
+    for video in sorted(facts.seconds):
+        media = {s: _media(s, file.path, video, facts.rates_hz[_trial_of(s)]) for s, file in files.items()}
         if "fnirs" in media and reservations.is_file():
             media["fnirs_reservations"] = Media(path=reservations, key=subject)
         groups = {"subject": subject, "clip": f"video_{video:02d}"}
         clips.append(Clip(clip_id=sample_id_of(subject, video), dataset=DATASET, media=media, groups=groups))
-    return clips, dict(seconds)
+    return clips, dict(facts.seconds)
+
+
+def inspect_subject(files: Mapping[str, SignalFile], seconds: Mapping[int, int] | None) -> SubjectFacts:
+    """Finds rates and lengths of one subject and collects every fault instead of raising; see subject_clips."""
+    faults: list[str] = []
+    trials = [stream for stream in files if _trial_of(stream) == stream]
+    lengths = {stream: _lengths(file, stream, faults) for stream, file in files.items()}
+    videos = sorted({video for stream in trials for video in lengths[stream]} if seconds is None else seconds)
+    for file in files.values():
+        there = ", ".join(file.shapes) or "none"
+        faults += [
+            f"{file.path}: no variable 'video_{video}'; the variables that are there: {there}"
+            for video in videos
+            if f"video_{video}" not in file.shapes
+        ]
+    rates = {stream: find_rate(stream, files, lengths, seconds, faults) for stream in trials}
+    if seconds is None:
+        # Why 0.05: 1000/21 Hz does not divide a second, so the last one may lack a fraction of a sample.
+        spans = {v: [lengths[s][v] / rates[s] for s in trials if rates[s] and v in lengths[s]] for v in videos}
+        seconds = {video: int(min(span) + 0.05) for video, span in spans.items() if span}
+    return SubjectFacts(seconds=seconds, rates_hz=rates, faults=tuple(faults))
 
 
 def read_inputs(root: Path, ids: Mapping[str, Sequence[int]] | None) -> tuple[list[Clip], list[Sample]]:
@@ -293,60 +310,23 @@ def video_number(path: Path, key: str) -> int:
     return int(match[1])
 
 
-def nearest_rate(rate_hz: float, stream: str) -> float:
-    """Gives the known sampling rate nearest in ratio to a measured one; stream is "eeg" or "fnirs".
-
-    >>> nearest_rate(1003.4, "eeg")
-    1000.0
-    """
-    known = EEG_RATES_HZ if stream == "eeg" else FNIRS_RATES_HZ
-    return min(known, key=lambda candidate: abs(math.log(candidate / rate_hz)))
+def _trial_of(stream: str) -> str:
+    return stream.removesuffix("_baseline")
 
 
-def _find_rate(
-    stream: str,
-    files: Mapping[str, SignalFile],
-    lengths: Mapping[str, Mapping[int, int]],
-    seconds: Mapping[int, int] | None,
-) -> float:
-    """The rate that most trials and baselines vote for; those that contradict it are refused."""
-    baselines = lengths.get(f"{stream}_baseline", {})
-    votes = [nearest_rate(num / BASELINE_S, stream) for num in baselines.values()]
-    votes += [nearest_rate(lengths[stream][video] / length, stream) for video, length in (seconds or {}).items()]
-    if not votes:
-        raise DataError(
-            f"{files[stream].path}: the sampling rate cannot be found without labels, sample_ids.csv or"
-            " baselines; add one"
-        )
-    rate_hz = Counter(votes).most_common(1)[0][0]
-    for video, num in baselines.items():
-        _check_length(files[f"{stream}_baseline"].path, video, num, rate_hz, BASELINE_S, BASELINE_TOLERANCE_S)
-    for video, length in (seconds or {}).items():
-        _check_length(files[stream].path, video, lengths[stream][video], rate_hz, length, TRIAL_TOLERANCE_S)
-    return rate_hz
-
-
-def _check_length(path: Path, video: int, num: int, rate_hz: float, length_s: float, tolerance_s: float) -> None:
-    if abs(num / rate_hz - length_s) > tolerance_s:
-        raise DataError(
-            f"{path}: video_{video}: {num} samples are {num / length_s:.2f} Hz over {length_s:g} s, but the subject's"
-            f" other variables are at {rate_hz:.3f} Hz ({num / rate_hz:.2f} s); check the file against"
-            " its labels: rates must agree"
-        )
-
-
-def _lengths(file: SignalFile, stream: str, videos: Sequence[int]) -> dict[int, int]:
-    leading = (len(EEG_CH_NAMES),) if stream.startswith("eeg") else (len(FNIRS_KINDS), NUM_FNIRS_CHANNELS)
+def _lengths(file: SignalFile, stream: str, faults: list[str]) -> dict[int, int]:
+    """Video number to samples, of the variables that have the right shape."""
+    leading = (len(EEG_CH_NAMES),) if _trial_of(stream) == "eeg" else (len(FNIRS_KINDS), NUM_FNIRS_CHANNELS)
+    need = ", ".join(str(length) for length in leading)
     lengths = {}
-    for video in videos:
-        shape = file.shapes.get(f"video_{video}")
-        if shape is None:
-            there = ", ".join(file.shapes) or "none"
-            raise DataError(f"{file.path}: no variable 'video_{video}'; the variables that are there: {there}")
-        if shape[:-1] != leading or shape[-1] == 0:
-            need = ", ".join(str(length) for length in leading)
-            raise DataError(f"{file.path}: video_{video}: shape {shape}, expected ({need}, time)")
-        lengths[video] = shape[-1]
+    for key, shape in file.shapes.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            faults.append(f"{file.path}: variable {key!r}, expected video_<n>")
+        elif shape[:-1] != leading or shape[-1] == 0:
+            faults.append(f"{file.path}: {key}: shape {shape}, expected ({need}, time)")
+        else:
+            lengths[int(match[1])] = shape[-1]
     return lengths
 
 

@@ -15,6 +15,7 @@ from mersuite.media.physio import mat_shapes, read_mat_array, recording_length_s
 from mersuite.track import TrackData
 from tracks.ps import layout
 from tracks.ps.layout import LABEL_MAX, LABEL_MIN
+from tracks.ps.rates import TRIAL_TOLERANCE_S
 
 TARGET = "valence_arousal"
 """Name of the target: (second, 2) float32, column 0 valence, 1 arousal, raw scale 1..255."""
@@ -121,7 +122,7 @@ def read_ps_manifest(path: Path, split: str) -> TrackData:
     chosen = [row for row in rows if split in ("all", row.split)]
     if not chosen:
         raise DataError(f"{path}: no row of split {split!r}; fill it in in the column 'split'")
-    clips, samples = zip(*(_manifest_trial(path, row) for row in chosen), strict=True)
+    clips, samples = zip(*(manifest_trial(path, row) for row in chosen), strict=True)
     rated = sum(bool(sample.target) for sample in samples)
     note = _count_note(f"own recordings ({split})", clips, samples)
     return TrackData(clips=clips, samples=samples, notes=(f"{note}; {rated} of {len(samples)} rated",))
@@ -184,7 +185,12 @@ def read_labels(path: Path) -> dict[int, np.ndarray]:
     }
 
 
-def _manifest_trial(path: Path, row: ManifestRow) -> tuple[Clip, Sample]:
+def manifest_trial(path: Path, row: ManifestRow) -> tuple[Clip, Sample]:
+    """Gives clip and sample of one manifest row; headers of its recordings are read.
+
+    Raises:
+        DataError: As read_ps_manifest does.
+    """
     where = f"{path}, line {row.line}"
     if "subject" not in row.groups:
         raise DataError(f"{where}: no subject; fill in the column 'subject', splits go by it")
@@ -197,7 +203,7 @@ def _manifest_trial(path: Path, row: ManifestRow) -> tuple[Clip, Sample]:
         media["fnirs_reservations"] = replace(media["fnirs_reservations"], key=groups["subject"])
     length_s = min(recording_length_s(medium) for medium in trials.values())
     ratings = _manifest_ratings(where, row, int(length_s + 0.05))
-    if ratings is not None and len(ratings) > length_s + layout.TRIAL_TOLERANCE_S:
+    if ratings is not None and len(ratings) > length_s + TRIAL_TOLERANCE_S:
         raise DataError(f"{where}: {len(ratings)} rated seconds, but the recording has {length_s:.2f} s")
     sample = Sample(
         sample_id=row.clip_id,
