@@ -123,3 +123,14 @@ class RelativeBias(nn.Module):
         """Gives (H, Q, K) for integer times (Q,) and (K,)."""
         distance = (key_times.unsqueeze(0) - query_times.unsqueeze(1)).clamp(-self.max_distance, self.max_distance)
         return self.logits[:, distance + self.max_distance]
+
+
+def index_code(num_tokens: int, width: int, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Sines and cosines of a token's index, (num_tokens, width), for tokens that have no common clock.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    index = torch.arange(num_tokens, device=device, dtype=torch.float32).unsqueeze(1)
+    rates = 10000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angles = index * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(dtype)

@@ -7,7 +7,7 @@ window, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -212,3 +212,10 @@ def join_tokens(streams: Iterable[Encoded]) -> Encoded:
     """Puts the tokens of several streams of one width one after the other."""
     parts = list(streams)
     return Encoded(torch.cat([part.tokens for part in parts], dim=1), torch.cat([part.mask for part in parts], dim=1))
+
+
+def mean_over_streams(streams: Sequence[Encoded]) -> torch.Tensor:
+    """Averages streams of equal length and width over those that are there, token by token: (B, K, D)."""
+    tokens = torch.stack([stream.tokens for stream in streams], dim=2)
+    weights = torch.stack([stream.mask for stream in streams], dim=2).to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(2) / weights.sum(2).clamp(min=1.0)
