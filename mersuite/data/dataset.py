@@ -1,0 +1,180 @@
+"""Windows of stored streams as batches, read in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mersuite.clip import Batch, Sample, Signal, WindowKey
+from mersuite.data.collate import pad_rows, stack_targets
+from mersuite.data.windows import window_rows
+from mersuite.errors import DataError
+
+TargetOf = Callable[[Sample], Mapping[str, np.ndarray]]
+
+
+class SignalReader(Protocol):
+    """What stored streams are read with; mersuite.prepare.FeatureReader is one."""
+
+    def get(self, clip_id: str, stream: str) -> Signal | None:
+        """Gives a clip's stream, or None where the clip has none."""
+
+    def example(self, stream: str) -> Signal | None:
+        """Gives the stream of some clip that has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    num_channels: int
+    rate_hz: float
+    dtype: np.dtype
+
+
+class WindowDataset(torch.utils.data.Dataset):
+    """Batches of windows, cut from continuous stored streams.
+
+    `__getitems__`, which a DataLoader calls with the indices of a batch, gives a ready Batch; the collate function is
+    mersuite.data.collate.as_is. An index is a position in `windows` or a WindowKey of one of the samples, which is how
+    a sampler shifts windows without the dataset having a state.
+
+    Streams that a clip lacks are zeros with a mask of False. A stream that ends up to one row before its window does
+    (rates such as 1000/21 Hz) is padded with a masked row; more than that is an error.
+    Targets with two axes (second, dimension) of samples with a duration are cut to the window; others stay whole.
+
+    Args:
+        samples: What the windows are of; at least one.
+        windows: From plan_windows.
+        reader: Gives stored streams.
+        streams: Which streams.
+        target_of: Gives a sample's target, called once a sample here and now; None where there is none to give.
+
+    Raises:
+        DataError: If there is no sample, no clip has a stream, or targets do not fit each other or their sample.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        windows: Sequence[WindowKey],
+        reader: SignalReader,
+        streams: Collection[str],
+        target_of: TargetOf | None,
+    ) -> None:
+        if not samples or not windows:
+            raise DataError("there is no sample to load; check the folds (cv.*) and `mersuite check`")
+        self.windows = list(windows)
+        self._samples = {sample.sample_id: sample for sample in samples}
+        self._reader = reader
+        self._layouts = {stream: _layout_of(reader, stream) for stream in streams}
+        self._targets = {} if target_of is None else {item.sample_id: dict(target_of(item)) for item in samples}
+        self._target_names = _common_names(self._targets)
+        self._text_names = sorted({name for sample in samples for name in sample.texts})
+        self._has_weights = any(sample.weight != 1.0 for sample in samples)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int | WindowKey) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int | WindowKey]) -> Batch:
+        """Reads a batch.
+
+        Raises:
+            DataError: If a stream does not cover a window or differs between clips.
+        """
+        keys = [index if isinstance(index, WindowKey) else self.windows[index] for index in indices]
+        samples = [self._samples[key.sample_id] for key in keys]
+        streams, masks = {}, {}
+        for stream, layout in self._layouts.items():
+            streams[stream], masks[stream] = self._read(stream, layout, keys, samples)
+        target = {
+            name: stack_targets([self._cut(name, key, item) for key, item in zip(keys, samples, strict=True)])
+            for name in self._target_names
+        }
+        return Batch(
+            keys=keys,
+            streams=streams,
+            masks=masks,
+            target=target,
+            weight=torch.tensor([item.weight for item in samples]) if self._has_weights else None,
+            texts={name: [item.texts.get(name, "") for item in samples] for name in self._text_names},
+        )
+
+    def _read(
+        self, stream: str, layout: _Layout, keys: Sequence[WindowKey], samples: Sequence[Sample]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        signals: dict[str, Signal | None] = {}
+        parts: list[np.ndarray | None] = []
+        fixed = layout.rate_hz > 0 and all(key.duration_s == keys[0].duration_s > 0 for key in keys)
+        for key, sample in zip(keys, samples, strict=True):
+            if sample.clip_id not in signals:
+                signals[sample.clip_id] = self._checked(sample.clip_id, stream, layout)
+            signal = signals[sample.clip_id]
+            parts.append(None if signal is None else _window_of(signal, key, stream, sample.clip_id))
+        num_rows = window_rows(layout.rate_hz, 0.0, keys[0].duration_s)[1] if fixed else None
+        return pad_rows(parts, num_rows=num_rows, num_channels=layout.num_channels, dtype=layout.dtype)
+
+    def _checked(self, clip_id: str, stream: str, layout: _Layout) -> Signal | None:
+        signal = self._reader.get(clip_id, stream)
+        if signal is None:
+            return None
+        found = (signal.data.shape[1], signal.rate_hz, signal.data.dtype)
+        if found != (layout.num_channels, layout.rate_hz, layout.dtype):
+            raise DataError(
+                f"stream {stream!r}: clip {clip_id!r} has {found[0]} channels at {found[1]:g} Hz ({found[2]}), others "
+                f"have {layout.num_channels} at {layout.rate_hz:g} Hz ({layout.dtype}); all clips of a data set must agree"
+            )
+        return signal
+
+    def _cut(self, name: str, key: WindowKey, sample: Sample) -> np.ndarray:
+        array = np.asarray(self._targets[key.sample_id][name])
+        if sample.duration_s is None or array.ndim != 2 or key.duration_s == 0.0:
+            return array
+        first, count = window_rows(1.0, key.start_s, key.duration_s)
+        if first < 0 or first + count > len(array):
+            raise DataError(
+                f"sample {key.sample_id!r}: target {name!r} has {len(array)} seconds, the window needs {first} to "
+                f"{first + count}"
+            )
+        return array[first : first + count]
+
+
+def _layout_of(reader: SignalReader, stream: str) -> _Layout:
+    signal = reader.example(stream)
+    if signal is None:
+        raise DataError(
+            f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"
+        )
+    if signal.data.dtype == np.int64 and signal.data.shape[1] != 1:
+        raise DataError(f"stream {stream!r}: token ids need one channel, got {signal.data.shape[1]}")
+    return _Layout(num_channels=signal.data.shape[1], rate_hz=signal.rate_hz, dtype=signal.data.dtype)
+
+
+def _window_of(signal: Signal, key: WindowKey, stream: str, clip_id: str) -> np.ndarray:
+    """Cuts a view; one that lacks its last row is one row shorter."""
+    if signal.rate_hz == 0 or key.duration_s == 0.0:
+        return signal.data
+    first, count = window_rows(signal.rate_hz, key.start_s, key.duration_s, signal.start_s)
+    if first < 0 or first + count > len(signal.data) + 1:
+        raise DataError(
+            f"stream {stream!r} of clip {clip_id!r} runs from {signal.start_s:g} to "
+            f"{signal.start_s + signal.duration_s:g} s and does not cover the window {key.start_s:g} to "
+            f"{key.start_s + key.duration_s:g} s; compare the recording's length with its labels (`mersuite check`)"
+        )
+    return signal.data[first : first + count]
+
+
+def _common_names(targets: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[str, ...]:
+    first: tuple[str, ...] | None = None
+    for sample_id, target in targets.items():
+        names = tuple(target)
+        if first is None:
+            first = names
+        elif set(names) != set(first):
+            raise DataError(f"sample {sample_id!r} has targets {sorted(names)}, others have {sorted(first)}")
+    return first or ()
