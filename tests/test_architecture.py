@@ -51,9 +51,13 @@ CARRIED = (
     "tables.py",
     "media/physio.py",
     "features/*.py",
+    "signal/*.py",
     "models/**/*.py",
+    "config.py",
+    "data/windows.py",
+    "data/dataset.py",
 )
-"""What the ps code submission takes along, under mersuite/."""
+"""What the ps code submission may take along, under mersuite/; the export itself follows the imports."""
 CARRIED_NEEDS = {"numpy", "scipy", "torch"}
 
 TRACK_FILES = (
@@ -129,14 +133,6 @@ def _carried() -> list[Path]:
 def test_code_that_a_submission_carries_loads_with_numpy_scipy_and_torch(path: Path) -> None:
     foreign = _packages(_imported_on_load(path)) - sys.stdlib_module_names - CARRIED_NEEDS - {"mersuite"}
     assert foreign == set()
-
-
-@pytest.mark.parametrize("path", _carried(), ids=_name)
-def test_code_that_a_submission_carries_loads_nothing_else_of_mersuite(path: Path) -> None:
-    carried = {_name(item).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for item in _carried()}
-    carried |= {"mersuite", "mersuite.media", "mersuite.signal"}
-    loaded = {module for module in _imported_on_load(path) if module.startswith("mersuite")}
-    assert {module for module in loaded if module not in carried and not module.startswith("mersuite.signal.")} == set()
 
 
 # ---- the command line starts fast

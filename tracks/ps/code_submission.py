@@ -10,16 +10,18 @@ import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mersuite.config import to_plain
 from mersuite.errors import SubmissionError
-from mersuite.inference import Checkpoint
 from mersuite.provenance import versions
 from mersuite.schema import plain
 from tracks.ps.runtime import META
+
+if TYPE_CHECKING:
+    from mersuite.inference import Checkpoint
 
 ENTRY = "tracks.ps.runtime"
 ALLOWED = frozenset({"numpy", "scipy", "torch"})
