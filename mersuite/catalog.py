@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import pkgutil
 from functools import cache
+from pathlib import Path
 
 from mersuite.errors import ConfigError, did_you_mean
 
@@ -18,9 +19,18 @@ _KINDS = {
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """Gives the names of all parts of a kind, sorted; imports none of them."""
-    package = importlib.import_module(_KINDS[kind][0])
-    return tuple(sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.name != "base"))
+    """Gives the names of all parts of a kind, sorted: files with a class derived from the kind's base. Imports none."""
+    package, _, base_name = _KINDS[kind]
+    folders = importlib.import_module(package).__path__
+    files = [path for folder in folders for path in Path(folder).glob("*.py")]
+    return tuple(sorted(path.stem for path in files if path.stem != "base" and _defines(path, base_name)))
+
+
+def _defines(path: Path, base_name: str) -> bool:
+    """Whether a file has a class that names the base among its own; a source file is read, not run."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bases = [ast.unparse(base) for node in tree.body if isinstance(node, ast.ClassDef) for base in node.bases]
+    return any(base.partition("[")[0].rpartition(".")[2].endswith(base_name) for base in bases)
 
 
 @cache

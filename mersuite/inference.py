@@ -19,7 +19,7 @@ from mersuite.data.datamodule import predict_loader
 from mersuite.errors import ConfigError, DataError
 from mersuite.models.backbone import build_backbone
 from mersuite.models.base import BuildContext, StreamInfo
-from mersuite.models.network import Network, outputs_of
+from mersuite.models.network import Network, run_windows
 from mersuite.prepare import FeatureReader
 from mersuite.provenance import versions
 from mersuite.run_folder import read_run_json
@@ -115,7 +115,6 @@ def choose_device(config: RunConfig) -> torch.device:
     return torch.device("cpu")
 
 
-@torch.inference_mode()
 def network_outputs(
     network: Network, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
 ) -> dict[str, Output]:
@@ -127,12 +126,7 @@ def network_outputs(
     device = choose_device(config)
     rank, world_size = _place_in_group()
     loader = predict_loader(config, samples, reader, rank=rank, world_size=world_size)
-    network = network.to(device).eval()
-    outputs: list[Output] = []
-    for batch in loader:
-        values, _ = network(batch.to(device))
-        outputs.extend(outputs_of(values, batch))
-    return merge_windows(gather(outputs), samples)
+    return merge_windows(gather(run_windows(network, loader, device)), samples)
 
 
 def raw_outputs(

@@ -163,6 +163,7 @@ def _convert(hint: Any, value: Any, where: str, faults: Faults, kind: str | None
     if origin in (tuple, list) or (isinstance(origin, type) and issubclass(origin, Sequence)):
         return _convert_sequence(arguments, value, where, faults, kind)
     if isinstance(origin, type) and issubclass(origin, Mapping):
+        value = {} if value is None else value
         if not isinstance(value, Mapping):
             faults.add(where, f"need a mapping, got {value!r}")
             return None

@@ -96,7 +96,7 @@ def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
         result = api.pretrain(config)
         return result, f"encoder weights: {result['weights']}; use them with model.pretrained={result['weights']}"
     result = api.fit(config)
-    return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.notes]
+    return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.lines()]
 
 
 def _predict(own: dict[str, str], words: list[str], action: str) -> Shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -37,3 +37,23 @@ def outputs_of(output: Mapping[str, torch.Tensor], batch: Batch) -> list[Output]
         Output(key=key, values={name: array[row] for name, array in arrays.items()})
         for row, key in enumerate(batch.keys)
     ]
+
+
+def run_windows(network: Network, batches: Iterable[Batch], device: torch.device) -> list[Output]:
+    """Runs a network over batches in evaluation mode, without gradients.
+
+    Args:
+        network: Moved to the device.
+        batches: Ready batches.
+        device: Where to compute.
+
+    Returns:
+        One Output a row of every batch, in order.
+    """
+    network.to(device).eval()
+    outputs: list[Output] = []
+    with torch.inference_mode():
+        for batch in batches:
+            values, _ = network(batch.to(device))
+            outputs.extend(outputs_of(values, batch))
+    return outputs

@@ -24,7 +24,6 @@ from mersuite.inference import (
     raw_outputs,
     save_checkpoint,
 )
-from mersuite.models.backbone import load_encoders
 from mersuite.models.base import BuildContext
 from mersuite.models.network import Network
 from mersuite.prepare import FeatureReader
@@ -125,6 +124,8 @@ def _train_network(
     from mersuite.training.trainer import BEST_WEIGHTS, LAST, build_trainer
 
     if run.config.model.pretrained is not None:
+        from mersuite.models.pretrain import load_encoders
+
         load_encoders(run.config.model.pretrained, network.backbone)
     if run.config.model.freeze_encoders:
         if run.config.model.pretrained is None:

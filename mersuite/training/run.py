@@ -51,13 +51,18 @@ class FitResult:
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Columns and rows: one evaluation a row, the monitored metric with its interval."""
         names = self.track.metric_names
-        columns = ["system", *names, "95 % interval", "rows", "protocol"]
+        columns = ["system", *names, "95 % interval", "rows"]
         rows: list[list[object]] = []
         for name, item in self.metrics.items():
             low, high = item["interval"].get(self.track.monitor, (float("nan"), float("nan")))
             values = [f"{item[metric]:.2f}" if metric in item else "" for metric in names]
-            rows.append([name, *values, f"{low:.2f} to {high:.2f}", item["num_rows"], item["protocol"]])
+            interval = f"{low:.2f} to {high:.2f}" if low == low else "one group"
+            rows.append([name, *values, interval, item["num_rows"]])
         return columns, rows
+
+    def lines(self) -> list[str]:
+        """What stands under the table: each system's protocol, then the reader's notes."""
+        return [f"{name}: {item['protocol']}" for name, item in self.metrics.items()] + list(self.notes)
 
 
 def choose_evaluations(track: Track, config: RunConfig) -> list[Evaluation]:

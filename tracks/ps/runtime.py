@@ -54,10 +54,18 @@ class CarriedFold:
 
 
 class SubjectFeatures:
-    """The streams of one subject's clips in memory, read like a store."""
+    """The streams of one subject's clips in memory, read like a store.
+
+    Args:
+        signals: (clip_id, stream) to signal.
+    """
 
     def __init__(self, signals: Mapping[tuple[str, str], Signal]) -> None:
         self._signals = signals
+
+    def example(self, stream: str) -> Signal | None:
+        """Gives the stream of some clip that has it."""
+        return next((signal for (_, name), signal in self._signals.items() if name == stream), None)
 
     def get(self, clip_id: str, stream: str) -> Signal | None:
         """Gives a clip's stream, or None where it has none."""
@@ -147,10 +155,12 @@ def _network_outputs(
     fold: CarriedFold, network: Network, samples: Sequence[Sample], features: SubjectFeatures
 ) -> dict[str, Output]:
     windows = plan_windows(samples, fold.config.data.window_s, fold.config.data.stride_s)
-    infos = {name: network.backbone.encoder(name).info for name in fold.config.model.encoders}
-    dataset = WindowDataset(samples, windows, features.get, infos)
-    outputs = run_windows(network, dataset, batch_size=BATCH_SIZE)
-    return merge_windows(outputs, samples)
+    dataset = WindowDataset(samples, windows, features, fold.config.model.encoders, None)
+    batches = (
+        dataset.__getitems__(range(start, min(start + BATCH_SIZE, len(dataset))))
+        for start in range(0, len(dataset), BATCH_SIZE)
+    )
+    return merge_windows(run_windows(network, batches, torch.device("cpu")), samples)
 
 
 def _extract(config: RunConfig, clips: Sequence[Clip], streams: set[str]) -> dict[tuple[str, str], Signal]:

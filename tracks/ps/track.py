@@ -43,7 +43,7 @@ class PsTrack(Track):
     streams: ClassVar[tuple[str, ...]] = ("eeg", "eeg_baseline", "fnirs", "fnirs_baseline", "fnirs_reservations")
     monitor: ClassVar[str] = "mae"
     monitor_mode: ClassVar[str] = "min"
-    metric_names: ClassVar[tuple[str, ...]] = ("mae", "mae_valence", "mae_arousal", "mse", "ccc_valence", "ccc_arousal")
+    metric_names: ClassVar[tuple[str, ...]] = ("mae", "mae_valence", "mae_arousal")
     token_rate_hz: ClassVar[float | None] = 1.0
     reports_by: ClassVar[str] = "subject"
 
@@ -134,6 +134,17 @@ class PsTrack(Track):
             hint = "it is made from a run: mersuite export track=ps ckpt=RUN kind=code out=submission.zip"
             raise ConfigError(f"kind: predictions can be exported as csv, got {kind!r}; " + (hint if kind == "code" else ""))
         return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"))
+
+    def export_run(self, run: Path, out: Path, kind: str) -> Mapping[str, Any]:
+        """Writes the code submission: a zip with model.py, weights and the code that inference needs."""
+        from mersuite.inference import find_checkpoints, load_checkpoint
+        from tracks.ps.code_submission import write_code_submission
+
+        if kind not in ("", "code"):
+            raise ConfigError(f"kind: a run can be exported as code, got {kind!r}; csv is made from pred=FILE.jsonl")
+        checkpoints = [load_checkpoint(path) for path in find_checkpoints(run, None)]
+        traits = self.traits(checkpoints[0].config)
+        return {"out": str(out), "traits": dict(traits), "message": write_code_submission(checkpoints, out, traits)}
 
     def read_table(self, path: Path) -> dict[str, Any]:
         """Reads a csv or a prediction file as row id -> (valence, arousal)."""
