@@ -127,7 +127,7 @@ class WindowDataset(torch.utils.data.Dataset):
         if found != (layout.num_channels, layout.rate_hz, layout.dtype):
             raise DataError(
                 f"stream {stream!r}: clip {clip_id!r} has {found[0]} channels at {found[1]:g} Hz ({found[2]}), others "
-                f"have {layout.num_channels} at {layout.rate_hz:g} Hz ({layout.dtype}); all clips of a data set must agree"
+                f"have {layout.num_channels} at {layout.rate_hz:g} Hz ({layout.dtype}); all clips must agree"
             )
         return signal
 

@@ -1,0 +1,189 @@
+"""Clips to extractors to store: in parallel, with one writer, safe to kill at any instant and to repeat.
+
+The unit of work is one group of clips (Extractor.group_by), or a few clips, with one extractor. Worker processes give
+streams; the parent alone writes, each finished unit in one transaction. What is stored under the wanted fingerprint is
+done, so a run that was killed goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from mersuite.clip import Clip
+from mersuite.errors import StoreError
+from mersuite.features.base import Extractor
+from mersuite.prepare.coverage import Coverage, StreamCoverage
+from mersuite.prepare.plan import Group, Plan, make_plan
+from mersuite.prepare.reader import FeatureReader, is_store, num_cores, stream_fingerprints
+from mersuite.prepare.work import Extracted, Unit, computed, local_pool, make_units
+from mersuite.store import FeatureStore
+
+_log = logging.getLogger(__name__)
+Advance = Callable[[str, int], None]
+
+
+def prepare(
+    clips: Sequence[Clip],
+    extractors: Mapping[str, Extractor],
+    store_path: Path,
+    *,
+    num_workers: int,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Coverage:
+    """Runs all extractors on all clips, except for what is stored already.
+
+    Only one prepare writes a store; another one started meanwhile waits for it, then does what is left. A clip that
+    lacks an input stream of an extractor is left out and reported.
+
+    Args:
+        clips: What to prepare.
+        extractors: By their names under `features`.
+        store_path: The store's folder; made where it does not exist.
+        num_workers: Processes that extract; 0 means one for each core, 1 works in this process.
+        executor: Where to extract instead of local processes, such as a cluster's.
+        progress: Show a progress bar on stderr.
+
+    Raises:
+        ConfigError: If two extractors write one stream.
+        DataError: If a source cannot be read or extracted. What was finished is kept.
+        StoreError: If the store is damaged, of another format, or no space is left.
+    """
+    plan = _plan_with_memory(clips, extractors, store_path)
+    if is_store(store_path):
+        with FeatureStore(store_path, readonly=True) as store:
+            if not _to_do(plan, store):
+                return _report(plan, clips, extractors, store, {}, 0)
+    with FeatureStore(store_path, readonly=False, wait=True) as store:
+        to_do = _to_do(plan, store)
+        if not to_do:
+            _log.info("%s: another process has prepared everything meanwhile; nothing is left to do", store_path)
+        store.put({}, plan.fresh_sources)
+        seconds = _run(to_do, store, num_workers or num_cores(), executor, progress)
+        num_computed = sum(len(group.clips) for group in to_do)
+        return _report(plan, clips, extractors, store, seconds, num_computed)
+
+
+def _plan_with_memory(clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path) -> Plan:
+    """Plans, using and extending what the store remembers of the contents of source files."""
+    if not is_store(store_path):
+        return make_plan(clips, extractors, None, num_cores())
+    with FeatureStore(store_path, readonly=True) as store:
+        plan = make_plan(clips, extractors, store, num_cores())
+    if plan.fresh_sources and os.access(store_path, os.W_OK):
+        # Another writer, or a full disk, only means that these files are hashed once more next time.
+        with contextlib.suppress(StoreError), FeatureStore(store_path, readonly=False) as store:
+            store.put({}, plan.fresh_sources)
+    return plan
+
+
+def _to_do(plan: Plan, store: FeatureStore) -> list[Group]:
+    return [group for group in plan.groups if store.missing(group.keys())]
+
+
+def _run(
+    groups: Sequence[Group], store: FeatureStore, num_workers: int, executor: Executor | None, progress: bool
+) -> dict[str, float]:
+    """Extracts and stores; gives the computing seconds of each extractor."""
+    units = make_units(groups, num_workers)
+    seconds: dict[str, float] = {}
+    done_bytes, written_bytes, all_bytes = 0, 0, sum(group.source_bytes for group in groups)
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(_progress_bar(groups, progress))
+        pool = executor or stack.enter_context(local_pool(min(num_workers, max(1, len(units)))))
+        # One unit more than there are workers keeps them busy while the parent writes.
+        for unit, extracted in computed(units, pool, num_workers + 1):
+            written_bytes += _store_unit(store, unit, extracted)
+            done_bytes += sum(group.source_bytes for group in unit.groups)
+            seconds[unit.name] = seconds.get(unit.name, 0.0) + extracted.seconds
+            advance(unit.name, len(unit.clips))
+            _check_room(store.path, written_bytes, done_bytes, all_bytes)
+    return seconds
+
+
+def _store_unit(store: FeatureStore, unit: Unit, extracted: Extracted) -> int:
+    return store.put(
+        {
+            group.key(clip, stream): extracted.streams[clip.clip_id].get(stream)
+            for group in unit.groups
+            for clip in group.clips
+            for stream in unit.extractor.outputs()
+        }
+    )
+
+
+def _check_room(store_path: Path, written_bytes: int, done_bytes: int, all_bytes: int) -> None:
+    """Stops early where the rest cannot fit, going by what a byte of source has taken so far.
+
+    Raises:
+        StoreError: If it cannot.
+    """
+    left = written_bytes / max(done_bytes, 1) * (all_bytes - done_bytes)
+    free = shutil.disk_usage(store_path).free
+    if left > free:
+        raise StoreError(
+            f"{store_path}: no space for the rest: about {left / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB "
+            "are free; what was finished is kept: make space, or give another store.path"
+        )
+
+
+@contextlib.contextmanager
+def _progress_bar(groups: Sequence[Group], show: bool) -> Iterator[Advance]:
+    if not show or not groups:
+        yield lambda name, count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    totals: dict[str, int] = {}
+    for group in groups:
+        totals[group.name] = totals.get(group.name, 0) + len(group.clips)
+    columns = (TextColumn("prepare {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks = {name: bar.add_task(name, total=total) for name, total in totals.items()}
+        yield lambda name, count: bar.advance(tasks[name], count)
+
+
+def _report(
+    plan: Plan,
+    clips: Sequence[Clip],
+    extractors: Mapping[str, Extractor],
+    store: FeatureStore,
+    seconds: Mapping[str, float],
+    num_computed: int,
+) -> Coverage:
+    rows = []
+    for name, extractor in extractors.items():
+        members = [(group, clip) for group in plan.groups if group.name == name for clip in group.clips]
+        for stream in extractor.outputs():
+            reasons = dict(plan.left_out[name])
+            size_bytes, none_made = 0, []
+            for group, clip in members:
+                key = group.key(clip, stream)
+                if store.get(key) is None:
+                    none_made.append(clip.clip_id)
+                else:
+                    size_bytes += store.entry_size_bytes(key)
+            if none_made:
+                reasons["the extractor gave none"] = tuple(none_made)
+            rows.append(
+                StreamCoverage(
+                    stream=stream,
+                    extractor=name,
+                    num_clips=len(clips),
+                    num_covered=len(members) - len(none_made),
+                    left_out=reasons,
+                    size_bytes=size_bytes,
+                    seconds=seconds.get(name, 0.0),
+                )
+            )
+    return Coverage(store_path=store.path, streams=tuple(rows), num_computed=num_computed)
+
+
+__all__ = ["Coverage", "FeatureReader", "StreamCoverage", "prepare", "stream_fingerprints"]

@@ -1,0 +1,119 @@
+"""Reading exactly the streams that a configuration makes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from mersuite.clip import Clip, Signal
+from mersuite.errors import StoreError
+from mersuite.features.base import Extractor
+from mersuite.prepare.plan import make_plan
+from mersuite.store import FeatureStore
+from mersuite.store_entry import StoreKey
+
+
+def num_cores() -> int:
+    """Gives the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def stream_fingerprints(
+    clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path
+) -> dict[tuple[str, str], StoreKey]:
+    """Gives (clip_id, stream) -> the store's key of exactly what these extractors make of these files.
+
+    Raises:
+        ConfigError: If two extractors write one stream.
+        DataError: If a source file cannot be read.
+    """
+    store = FeatureStore(store_path, readonly=True) if is_store(store_path) else None
+    plan = make_plan(clips, extractors, store, num_cores())
+    return {
+        (clip.clip_id, stream): group.key(clip, stream)
+        for group in plan.groups
+        for clip in group.clips
+        for stream in group.extractor.outputs()
+    }
+
+
+def is_store(path: Path) -> bool:
+    """Whether something that may be a store is there; opening it tells whether it is a sound one."""
+    return (path / "data.mdb").is_file()
+
+
+class FeatureReader:
+    """Reads the streams that a configuration makes of given clips, and no others. It may be pickled.
+
+    Args:
+        store_path: The store.
+        clip_ids: Clips it is for.
+        streams: Streams it knows.
+        keys: (clip_id, stream) to the store's key; clips that an extractor leaves out are absent.
+    """
+
+    def __init__(
+        self,
+        store_path: Path,
+        *,
+        clip_ids: Sequence[str],
+        streams: Sequence[str],
+        keys: Mapping[tuple[str, str], StoreKey],
+    ) -> None:
+        self.streams = tuple(streams)
+        self._store_path = store_path
+        self._clip_ids = frozenset(clip_ids)
+        self._keys = dict(keys)
+        self._store: FeatureStore | None = None
+
+    @classmethod
+    def open(cls, store_path: Path, clips: Sequence[Clip], extractors: Mapping[str, Extractor]) -> Self:
+        """Gives a reader of prepared clips.
+
+        Raises:
+            StoreError: If something is not prepared, or was prepared from other files or with other settings.
+        """
+        keys = stream_fingerprints(clips, extractors, store_path)
+        streams = [stream for extractor in extractors.values() for stream in extractor.outputs()]
+        if keys and not is_store(store_path):
+            raise StoreError(f"store.path: there is no feature store at {store_path}; run `mersuite prepare`")
+        reader = cls(store_path, clip_ids=[clip.clip_id for clip in clips], streams=streams, keys=keys)
+        if keys:
+            missing = reader._opened().missing(keys.values())
+            if missing:
+                key = missing[0]
+                stale = reader._opened().fingerprints(key.dataset, key.clip_id, key.stream)
+                why = "was made by another configuration or from other files" if stale else "is not prepared"
+                raise StoreError(
+                    f"{store_path}: {key.stream!r} of clip {key.clip_id!r} {why} ({len(missing)} of {len(keys)} "
+                    "entries are missing); run `mersuite prepare` with the same settings"
+                )
+        return reader
+
+    def _opened(self) -> FeatureStore:
+        if self._store is None:
+            self._store = FeatureStore(self._store_path, readonly=True)
+        return self._store
+
+    def get(self, clip_id: str, stream: str) -> Signal | None:
+        """Reads a clip's stream without copying; None where the clip has none.
+
+        Raises:
+            StoreError: If the reader is not for this clip or stream, or the entry is damaged.
+        """
+        key = self._keys.get((clip_id, stream))
+        if key is not None:
+            return self._opened().get(key)
+        if stream not in self.streams:
+            have = ", ".join(self.streams) or "none"
+            raise StoreError(f"no extractor makes the stream {stream!r} (there are: {have}); add one under `features`")
+        if clip_id not in self._clip_ids:
+            raise StoreError(f"clip {clip_id!r} is not among the {len(self._clip_ids)} clips that were prepared")
+        return None
+
+    def example(self, stream: str) -> Signal | None:
+        """Gives the stream of the first clip that has it; None where none has."""
+        found = (self._opened().get(key) for (_, name), key in self._keys.items() if name == stream)
+        return next((signal for signal in found if signal is not None), None)
