@@ -102,5 +102,7 @@ def _family(kind: str) -> str:
 def _num_placed(names: list[str]) -> int:
     import mne
 
-    known = {name.upper() for name in mne.channels.make_standard_montage("standard_1005").ch_names}
+    # Why two names: MNE 1.13 renamed the montage and announced that the old name goes.
+    montage = "colin27_1005" if "colin27_1005" in mne.channels.get_builtin_montages() else "standard_1005"
+    known = {name.upper() for name in mne.channels.make_standard_montage(montage).ch_names}
     return sum(name.strip(".").upper() in known for name in names)

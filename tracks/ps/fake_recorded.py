@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
@@ -13,6 +14,9 @@ from mersuite.errors import DataError
 from mersuite.media.physio import open_raw
 from tracks.ps.fake_signals import CARRIER_V, FNIRS_RATE_HZ, Carrier
 from tracks.ps.layout import EEG_CH_NAMES, NUM_FNIRS_CHANNELS
+
+if TYPE_CHECKING:
+    import mne
 
 SUFFIXES = (".set", ".edf", ".bdf", ".gdf", ".vhdr", ".fif", ".snirf", ".cnt", ".mff", ".nxe", ".egi", ".hdr", ".xdf")
 _MIN_S = 10.0
@@ -92,7 +96,7 @@ def _eeg_source(data: np.ndarray, from_hz: float, names: list[str], rate_hz: flo
     return out
 
 
-def _hb_source(raw) -> np.ndarray:  # an mne.io.BaseRaw with data
+def _hb_source(raw: mne.io.BaseRaw) -> np.ndarray:
     import mne
 
     types = set(raw.get_channel_types())
