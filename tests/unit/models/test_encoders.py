@@ -17,6 +17,7 @@ WINDOW_S = 6.0
 SMALL: dict[str, dict] = {
     "conformer": {"num_filters": 8, "num_heads": 2, "hidden": 16, "bottleneck": 8},
     "eegnet": {"context_s": 0.25},
+    "external": {"factory": "braindecode.fake_for_tests:FakeNet", "context_s": 0.0, "options": {"hidden": 8}},
     "graph": {"hidden": 8, "features_per_node": 1},
     "masa_tcn": {"num_filters": 8, "anchors_s": [1.0, 3.0], "features_per_node": 1},
     "mlp": {"hidden": 16},
@@ -205,6 +206,7 @@ def test_default_has_fewer_than_300_thousand_parameters(name):
     signal = cls.accepts == "signal"
     info = StreamInfo(num_channels=64 if signal else 320, rate_hz=200.0 if signal else 1.0)
     context = BuildContext(streams={"x": info}, window_s=20.0, token_rate_hz=1.0)
-    knobs = {"graph": {"features_per_node": 5}, "masa_tcn": {"features_per_node": 5}}.get(name, {})
+    by_node = {"features_per_node": 5}
+    knobs = {"graph": by_node, "masa_tcn": by_node, "external": SMALL["external"]}.get(name, {})
     encoder = cls(build(cls.Config, knobs), info, context)
     assert sum(value.numel() for value in encoder.parameters()) < 300_000
