@@ -40,7 +40,7 @@ class ExternalConfig(WindowConfig):
             weights in the file are ignored.
         freeze: Keep the network as it is and train only the linear layer behind it.
         scale: Factor on the recording where input_norm is off, such as 1e6 for a network trained on microvolts.
-        pass_ch_names: Hand over the channel names, for networks that embed them.
+        pass_ch_names: Hand over names and standard places of the channels (chs_info), for networks that embed them.
     """
 
     factory: str
@@ -104,12 +104,13 @@ class ExternalEncoder(WindowEncoder):
             "sfreq": self.info.rate_hz,
         }
         if self.config.pass_ch_names:
-            sizes["chs_info"] = [{"ch_name": name} for name in self.info.ch_names]
+            sizes["chs_info"] = _channel_infos(self.info)
         try:
             model = factory(**sizes, **self.config.options)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+            given = {key: item for key, item in sizes.items() if key != "chs_info"}
             raise ConfigError(
-                f"factory: {self.config.factory} does not take {sizes} with these options: {error}"
+                f"factory: {self.config.factory} does not take {given} with these options: {error}"
             ) from error
         if self.config.remove:
             names = [name for name, _ in model.named_children()]
@@ -127,7 +128,7 @@ class ExternalEncoder(WindowEncoder):
         self.model.eval()
         try:
             values = self.model(torch.zeros(2, self.info.num_channels, self.windows.num_rows))
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
             raise ConfigError(
                 f"factory: {self.config.factory} fails on windows of {self.info.num_channels} channels and "
                 f"{self.windows.num_rows} samples: {error}; change context_s"
@@ -161,3 +162,19 @@ def find_factory(path: str) -> type[nn.Module]:
         models = [key for key, item in vars(module).items() if isinstance(item, type) and issubclass(item, nn.Module)]
         raise ConfigError(f"factory: {module_name} has no model {name!r}; {did_you_mean(name, models)}")
     return found
+
+
+def _channel_infos(info: StreamInfo) -> list[Any]:
+    """Gives MNE's description of the channels with their places on the standard 10-05 head."""
+    import mne
+
+    if len(info.ch_names) != info.num_channels:
+        raise ConfigError(f"pass_ch_names: the stream names {len(info.ch_names)} of its {info.num_channels} channels")
+    described = mne.create_info(list(info.ch_names), info.rate_hz or 1.0, "eeg", verbose="error")
+    try:
+        described.set_montage("standard_1005", match_case=False, verbose="error")
+    except ValueError as error:
+        raise ConfigError(
+            f"pass_ch_names: not every channel has a place in MNE's standard_1005: {error}; leave those channels out"
+        ) from error
+    return list(described["chs"])

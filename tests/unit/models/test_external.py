@@ -8,8 +8,8 @@ from mersuite.models.encoders.external import ExternalConfig, ExternalEncoder, f
 FAKE = "braindecode.fake_for_tests:FakeNet"
 
 
-def encoder_of(*, channels=3, rate=200.0, **knobs):
-    info = StreamInfo(num_channels=channels, rate_hz=rate, ch_names=tuple("abc"))
+def encoder_of(*, channels=3, rate=200.0, ch_names=("FP1", "CZ", "OZ"), **knobs):
+    info = StreamInfo(num_channels=channels, rate_hz=rate, ch_names=ch_names)
     torch.manual_seed(0)
     config = ExternalConfig(**{"factory": FAKE, "context_s": 0.0, **knobs})
     return ExternalEncoder(config, info, BuildContext(streams={"eeg": info}, token_rate_hz=1.0))
@@ -41,8 +41,20 @@ def test_frozen_network_stands_still_while_its_readout_learns():
 
 
 def test_channel_names_are_handed_over_when_asked_for():
-    assert encoder_of(pass_ch_names=True).model.ch_names == ["a", "b", "c"]
+    assert encoder_of(pass_ch_names=True).model.ch_names == ["FP1", "CZ", "OZ"]
     assert encoder_of().model.ch_names == []
+
+
+@pytest.mark.parametrize(
+    ("ch_names", "message"),
+    [
+        (("FP1", "CZ", "CB1"), "pass_ch_names: not every channel has a place in MNE's standard_1005: .*CB1"),
+        ((), "pass_ch_names: the stream names 0 of its 3 channels"),
+    ],
+)
+def test_channels_without_a_name_or_place_cannot_be_handed_over(ch_names, message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        encoder_of(pass_ch_names=True, ch_names=ch_names)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
