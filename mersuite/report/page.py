@@ -1,0 +1,90 @@
+"""One self-contained page about a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mersuite import registry
+from mersuite.clip import Prediction
+from mersuite.compare import Comparison, compare
+from mersuite.errors import ConfigError, DataError
+from mersuite.panels import Section, Timeline
+from mersuite.report import charts, html, parts
+from mersuite.results import RunFolder, read_run
+from mersuite.track import Track
+
+
+def write_report(run: Path, out: Path, *, clips: Sequence[str] = (), track: Track | None = None) -> dict[str, Any]:
+    """Writes the page and gives {"report", "size_bytes", "evaluations"}.
+
+    It holds metrics, out-of-fold answers and truths, and nothing of the recordings.
+
+    Args:
+        run: A finished run's folder.
+        out: The html file.
+        clips: Samples to draw; () leaves the choice to the track.
+        track: The run's track; None finds it by its name.
+
+    Raises:
+        ConfigError: If out is no html file.
+        DataError: If the folder is no finished run, or a named sample is not in it.
+        SubmissionError: If out-of-fold rows are missing or malformed.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"out: need a file that ends in .html, got {out}")
+    folder = read_run(run)
+    track = track or registry.load(folder.track)
+    names = [name for name in folder.info["evaluations"] if name in folder.metrics]
+    if folder.main not in names:
+        raise DataError(f"{run}: metrics.json has no {folder.main!r} yet; finish the run with run.resume=true")
+    names = [folder.main, *(name for name in names if name != folder.main)]
+    tables = {name: folder.read_oof(name) for name in names}
+    rows = {name: predictions for name, (_, predictions) in tables.items()}
+    comparison = _compare(folder, names, track)
+    body = [
+        parts.headline(folder, track),
+        parts.evaluations(folder, track, comparison),
+        parts.published(folder, track),
+        *_own_sections(track, rows, clips),
+        parts.errors_by_group(folder, track),
+        parts.learning_curves(folder, track),
+        parts.importance(folder),
+        parts.provenance(folder, tables[folder.main][0].traits),
+    ]
+    text = html.page(f"{folder.path.resolve().name}: {track.name}", [part for part in body if part])
+    _write(out, text)
+    return {"report": str(out), "size_bytes": len(text.encode()), "evaluations": names}
+
+
+def _compare(folder: RunFolder, names: Sequence[str], track: Track) -> Comparison | None:
+    if len(names) < 2:
+        return None
+    return compare([f"{folder.path}:{name}" for name in names], track=track)
+
+
+def _own_sections(track: Track, rows: Mapping[str, Sequence[Prediction]], clips: Sequence[str]) -> list[str]:
+    return [_section(number, section) for number, section in enumerate(track.report_sections(rows, clips))]
+
+
+def _section(number: int, section: Section) -> str:
+    drawn = []
+    for index, panel in enumerate(section.panels):
+        name = f"own-{number}-{index}"
+        chart = (
+            charts.timeline_chart(panel, name) if isinstance(panel, Timeline) else charts.calibration_chart(panel, name)
+        )
+        drawn.append(html.figure(chart, panel.title))
+    return html.section(section.title, section.text, drawn)
+
+
+def _write(out: Path, text: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
