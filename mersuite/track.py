@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mersuite.clip import Batch
     from mersuite.config import DataConfig, RunConfig
+    from mersuite.inference import Checkpoint
     from mersuite.models.base import BuildContext, Fused
     from mersuite.panels import PublishedFigure, Section
 
@@ -213,8 +214,13 @@ class Track(ABC):
             SubmissionError: If the predictions do not form a valid submission. Nothing is left behind then.
         """
 
-    def export_run(self, run: Path, out: Path, kind: str) -> Mapping[str, Any]:
+    def export_run(self, checkpoints: Sequence[Checkpoint], out: Path, kind: str) -> Mapping[str, Any]:
         """Writes a format that holds a program rather than answers, and gives {"out", "message", ...}.
+
+        Args:
+            checkpoints: One a fold of the run's main evaluation, loaded.
+            out: File to write.
+            kind: Which of the track's formats; "" for the usual one.
 
         Raises:
             ConfigError: If the track has no such format.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from mersuite.clip import Batch
+    from mersuite.inference import Checkpoint
     from mersuite.models.base import BuildContext, Fused
 
 KINDS = ("csv", "code")
@@ -135,14 +136,12 @@ class PsTrack(Track):
             raise ConfigError(f"kind: predictions can be exported as csv, got {kind!r}; " + (hint if kind == "code" else ""))
         return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"))
 
-    def export_run(self, run: Path, out: Path, kind: str) -> Mapping[str, Any]:
+    def export_run(self, checkpoints: Sequence[Checkpoint], out: Path, kind: str) -> Mapping[str, Any]:
         """Writes the code submission: a zip with model.py, weights and the code that inference needs."""
-        from mersuite.inference import find_checkpoints, load_checkpoint
         from tracks.ps.code_submission import write_code_submission
 
         if kind not in ("", "code"):
             raise ConfigError(f"kind: a run can be exported as code, got {kind!r}; csv is made from pred=FILE.jsonl")
-        checkpoints = [load_checkpoint(path) for path in find_checkpoints(run, None)]
         traits = self.traits(checkpoints[0].config)
         return {"out": str(out), "traits": dict(traits), "message": write_code_submission(checkpoints, out, traits)}
 
