@@ -12,14 +12,13 @@ import torch
 from mersuite.errors import ConfigError
 from mersuite.models.base import StreamInfo
 
-_SEPARATORS = (":", "/", " ", ".", "_")
-
 
 def node_layout(info: StreamInfo, features_per_node: int | None) -> torch.Tensor:
     """Gives the columns of every node, (V, F) int64.
 
     Args:
-        info: The stream; its names, such as "CZ:alpha", tell the nodes where features_per_node is None.
+        info: The stream. Where features_per_node is None its names tell the nodes, as those of the EEG and fNIRS
+            features do: "CZ de_alpha" is a node, a space, and what is told of it; columns may lie in any order.
         features_per_node: F for columns that lie node by node ("CZ alpha", "CZ beta", ..., "OZ alpha", ...).
 
     Raises:
@@ -42,21 +41,17 @@ def node_layout(info: StreamInfo, features_per_node: int | None) -> torch.Tensor
 
 
 def _columns_by_node(names: Sequence[str]) -> list[list[int]] | None:
-    """Groups columns by the part of their names that takes the most values; None where no part groups them evenly.
+    """Groups columns by what stands before the last space of their names; None where that groups them unevenly.
 
-    >>> _columns_by_node(["CZ:alpha", "OZ:alpha", "FZ:alpha", "CZ:beta", "OZ:beta", "FZ:beta"])
+    >>> _columns_by_node(["CZ alpha", "OZ alpha", "FZ alpha", "CZ beta", "OZ beta", "FZ beta"])
     [[0, 3], [1, 4], [2, 5]]
     >>> _columns_by_node(["a", "b"]) is None
     True
     """
-    for separator in _SEPARATORS:
-        parts = [name.split(separator) for name in names]
-        if not parts or len({len(part) for part in parts}) != 1 or len(parts[0]) < 2:
-            continue
-        best = max(range(len(parts[0])), key=lambda place: len({part[place] for part in parts}))
-        groups: dict[str, list[int]] = {}
-        for column, part in enumerate(parts):
-            groups.setdefault(part[best], []).append(column)
-        if len({len(group) for group in groups.values()}) == 1:
-            return list(groups.values())
-    return None
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        node, space, _ = name.rpartition(" ")
+        if not space:
+            return None
+        groups.setdefault(node, []).append(column)
+    return list(groups.values()) if len({len(group) for group in groups.values()}) == 1 else None

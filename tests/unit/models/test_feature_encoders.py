@@ -60,8 +60,8 @@ def test_mlp_averages_rows_that_come_faster_than_tokens():
 
 
 def test_columns_are_found_by_name_in_any_order():
-    by_node = tuple(f"{node}:{band}" for node in ("CZ", "OZ", "FZ") for band in BANDS)
-    by_band = tuple(f"{band}:{node}" for band in BANDS for node in ("CZ", "OZ", "FZ"))
+    by_node = tuple(f"{node} {band}" for node in ("CZ", "OZ", "FZ") for band in BANDS)
+    by_band = tuple(f"{node} {band}" for band in BANDS for node in ("CZ", "OZ", "FZ"))
     one = node_layout(StreamInfo(num_channels=6, rate_hz=1.0, ch_names=by_node), None)
     other = node_layout(StreamInfo(num_channels=6, rate_hz=1.0, ch_names=by_band), None)
     assert one.tolist() == [[0, 1], [2, 3], [4, 5]]
@@ -70,7 +70,7 @@ def test_columns_are_found_by_name_in_any_order():
     assert given.tolist() == one.tolist()
 
 
-@pytest.mark.parametrize("names", [(), ("a", "b", "c", "d", "e", "f"), ("a:1", "a:2", "b:1", "c", "d", "e")])
+@pytest.mark.parametrize("names", [(), ("a", "b", "c", "d", "e", "f"), ("a 1", "a 2", "b 1", "c 1", "d 1", "e 1")])
 def test_columns_without_telling_names_are_refused(names):
     with pytest.raises(ConfigError, match="the names of the stream's 6 columns do not tell their nodes"):
         build(GraphEncoder, GraphConfig(), ch_names=names)
@@ -161,3 +161,15 @@ def test_space_aware_layer_equals_both_filters_one_after_the_other():
 def test_knobs_out_of_range_are_refused(cls, config, rate, message):
     with pytest.raises(ConfigError, match=message):
         build(cls, config, rate=rate)
+
+
+def test_columns_of_the_eeg_and_fnirs_features_tell_their_channels():
+    from mersuite.features.fnirs import STATISTICS
+    from mersuite.signal.eeg_features import FeaturePlan
+
+    bands = {"alpha": (8.0, 14.0), "beta": (14.0, 31.0), "gamma": (31.0, 50.0)}
+    plan = FeaturePlan(ch_names=("CZ", "EEG 2"), rate_hz=200.0, bands=bands, kinds=("de",), taper="hann")
+    statistics = tuple(f"S{i}_D1 hbo_{kind}" for i in range(2) for kind in STATISTICS)
+    for names in (plan.names()["eeg_bands"], statistics):
+        info = StreamInfo(num_channels=6, rate_hz=1.0, ch_names=names)
+        assert node_layout(info, None).tolist() == [[0, 1, 2], [3, 4, 5]]
