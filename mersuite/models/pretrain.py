@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -16,10 +17,13 @@ from torch import nn
 
 from mersuite.clip import Batch
 from mersuite.errors import ConfigError, DataError
-from mersuite.models.backbone import Backbone, module_key
+from mersuite.models.backbone import Backbone, module_key, stream_name
 from mersuite.models.base import Encoded, Encoder
 from mersuite.models.layers import RunningNorm, keep_in_graph
+from mersuite.models.weights import load_strictly, read_weights
 from mersuite.models.window_encoder import WindowEncoder
+
+_PREFIX = "encoders."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,3 +154,41 @@ class MaskedReconstruction(nn.Module):
         stretch = (torch.arange(num_rows, device=device) + start) // span
         hidden = torch.rand(num_batch, num_rows // span + 2, device=device) < self.config.time_rate
         return channels | hidden.gather(1, stretch).unsqueeze(-1)
+
+
+def save_encoders(path: Path, backbone: Backbone) -> None:
+    """Writes the weights and statistics of all encoders of a backbone to a .safetensors file."""
+    from safetensors.torch import save_file
+
+    state = {f"{_PREFIX}{key}": value for key, value in backbone.encoders.state_dict().items()}
+    save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
+
+
+def load_encoders(path: Path, backbone: Backbone) -> tuple[str, ...]:
+    """Loads the encoders that a file and a backbone have in common, each of them whole.
+
+    Args:
+        path: Written by save_encoders, or a checkpoint that holds a backbone at any depth.
+        backbone: Its encoders are changed in place.
+
+    Returns:
+        The streams whose encoders were loaded.
+
+    Raises:
+        ConfigError: If the file is unreadable, has no encoder of this backbone, or one that does not fit.
+    """
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in read_weights(path).items():
+        _, found, rest = key.partition(_PREFIX + module_key(""))
+        if found:
+            name, _, tensor_name = rest.partition(".")
+            parts.setdefault(stream_name(module_key("") + name), {})[tensor_name] = value
+    common = tuple(name for name in backbone.stream_names if name in parts)
+    if not common:
+        raise ConfigError(
+            f"model.pretrained: {path} has encoders for {sorted(parts) or 'no stream'}, "
+            f"this model for {sorted(backbone.stream_names)}"
+        )
+    for name in common:
+        load_strictly(backbone.encoder(name), parts[name], source=f"stream {name!r} in {path}")
+    return common

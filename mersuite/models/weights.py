@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 from mersuite.errors import ConfigError
-from mersuite.models.backbone import Backbone, module_key, stream_name
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
-_PREFIX = "encoders."
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -76,44 +74,6 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, sou
             "configure the encoder and the data as they were when the weights were made"
         )
     module.load_state_dict(dict(tensors))
-
-
-def save_encoders(path: Path, backbone: Backbone) -> None:
-    """Writes the weights and statistics of all encoders of a backbone to a .safetensors file."""
-    from safetensors.torch import save_file
-
-    state = {f"{_PREFIX}{key}": value for key, value in backbone.encoders.state_dict().items()}
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
-
-
-def load_encoders(path: Path, backbone: Backbone) -> tuple[str, ...]:
-    """Loads the encoders that a file and a backbone have in common, each of them whole.
-
-    Args:
-        path: Written by save_encoders, or a checkpoint that holds a backbone at any depth.
-        backbone: Its encoders are changed in place.
-
-    Returns:
-        The streams whose encoders were loaded.
-
-    Raises:
-        ConfigError: If the file is unreadable, has no encoder of this backbone, or one that does not fit.
-    """
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in read_weights(path).items():
-        _, found, rest = key.partition(_PREFIX + module_key(""))
-        if found:
-            name, _, tensor_name = rest.partition(".")
-            parts.setdefault(stream_name(module_key("") + name), {})[tensor_name] = value
-    common = tuple(name for name in backbone.stream_names if name in parts)
-    if not common:
-        raise ConfigError(
-            f"model.pretrained: {path} has encoders for {sorted(parts) or 'no stream'}, "
-            f"this model for {sorted(backbone.stream_names)}"
-        )
-    for name in common:
-        load_strictly(backbone.encoder(name), parts[name], source=f"stream {name!r} in {path}")
-    return common
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,8 @@ import torch
 from mersuite.errors import ConfigError
 from mersuite.models.backbone import build_backbone
 from mersuite.models.base import BuildContext, StreamInfo
-from mersuite.models.weights import load_encoders, load_strictly, read_weights, save_encoders
+from mersuite.models.pretrain import load_encoders, save_encoders
+from mersuite.models.weights import load_strictly, read_weights
 from mersuite.schema import build_named
 
 
