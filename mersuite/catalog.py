@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 from functools import cache
+from typing import Any
 from pathlib import Path
 
 from mersuite.errors import ConfigError, did_you_mean
@@ -34,7 +35,7 @@ def _defines(path: Path, base_name: str) -> bool:
 
 
 @cache
-def find(kind: str, name: str) -> type:
+def find(kind: str, name: str) -> type[Any]:
     """Gives the class that the file `name` of a kind's folder defines.
 
     Raises:
@@ -48,7 +49,10 @@ def find(kind: str, name: str) -> type:
     found = [
         item
         for item in vars(module).values()
-        if inspect.isclass(item) and issubclass(item, base) and item.__module__ == module.__name__ and not inspect.isabstract(item)
+        if inspect.isclass(item)
+        and issubclass(item, base)
+        and item.__module__ == module.__name__
+        and not inspect.isabstract(item)
     ]
     if len(found) != 1:
         raise ConfigError(f"{module.__name__} must define exactly one {base_name}, found {len(found)}")

@@ -5,6 +5,7 @@ Uses the standard library only, because a code submission rebuilds its configura
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -63,7 +64,7 @@ def build(cls: type, values: Mapping[str, Any] | None, *, where: str = "") -> An
         ConfigError: With every unknown key, missing key and wrong value at once.
     """
     faults = Faults()
-    result = _build_dataclass(cls, values or {}, where, faults)
+    result = build_dataclass(cls, {} if values is None else values, where, faults)
     faults.raise_if_any()
     return result
 
@@ -83,11 +84,35 @@ def plain(value: Any) -> Any:
     return value
 
 
+def part_places(cls: type) -> frozenset[tuple[str, ...]]:
+    """Gives the keys below which a dataclass holds named parts, a tuple a place; "*" stands for any key.
+
+    A field that `named` declares is a place itself, or each of its entries where it is a mapping.
+    """
+    hints = typing.get_type_hints(cls)
+    found: set[tuple[str, ...]] = set()
+    for item in fields(cls):
+        hint = hints[item.name]
+        if "kind" in item.metadata:
+            found.add((item.name,) if hint is Named else (item.name, "*"))
+        elif isinstance(hint, type) and is_dataclass(hint):
+            found |= {(item.name, *place) for place in part_places(hint)}
+    return frozenset(found)
+
+
 def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _build_dataclass(cls: type, values: Any, where: str, faults: Faults) -> Any:
+def build_dataclass(cls: type, values: Any, where: str, faults: Faults) -> Any:
+    """Builds a dataclass like `build`, but notes faults instead of raising them; None where there are any.
+
+    Args:
+        cls: The dataclass.
+        values: Mapping, or an instance of cls, which is given back.
+        where: Dotted key of the mapping.
+        faults: Where to note faults.
+    """
     if isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
@@ -110,7 +135,12 @@ def _build_dataclass(cls: type, values: Any, where: str, faults: Faults) -> Any:
     try:
         return cls(**arguments)
     except ConfigError as error:
-        faults.add(where, str(error))
+        for line in str(error).splitlines():
+            key, sign, _ = line.partition(":")
+            if sign and key.split(".")[0] in known:
+                faults.add("", _join(where, line))  # "optim.lr: need ...", as for a value of a wrong type
+            else:
+                faults.add(where, line)
         return None
 
 
@@ -122,6 +152,9 @@ def build_named(kind: str, value: Any, where: str, faults: Faults | None = None)
         value: Mapping with a name, or the name alone.
         where: Dotted key, for messages.
         faults: Where to note faults; None raises them.
+
+    Raises:
+        ConfigError: If there is no such part or a knob does not fit, and faults is None.
     """
     from mersuite import catalog
 
@@ -138,7 +171,7 @@ def build_named(kind: str, value: Any, where: str, faults: Faults | None = None)
     else:
         part = catalog.find(kind, mapping["name"])
         knobs = {key: item for key, item in mapping.items() if key != "name"}
-        config = _build_dataclass(part.Config, knobs, where, own)
+        config = build_dataclass(part.Config, knobs, where, own)
         result = Named(name=mapping["name"], config=config)
     if faults is None:
         own.raise_if_any()
@@ -158,8 +191,8 @@ def _convert(hint: Any, value: Any, where: str, faults: Faults, kind: str | None
         return None
     if hint is Named:
         return build_named(kind or "", value, where, faults)
-    if is_dataclass(hint):
-        return _build_dataclass(hint, {} if value is None else value, where, faults)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return build_dataclass(hint, {} if value is None else value, where, faults)
     if origin in (tuple, list) or (isinstance(origin, type) and issubclass(origin, Sequence)):
         return _convert_sequence(arguments, value, where, faults, kind)
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -170,23 +203,30 @@ def _convert(hint: Any, value: Any, where: str, faults: Faults, kind: str | None
         return {
             str(key): _convert(arguments[1], item, _join(where, str(key)), faults, kind)
             for key, item in value.items()
-            if item is not None  # `model.encoders.eeg=null` takes an entry out
+            if item is not None or _takes_none(arguments[1])  # `model.encoders.eeg=null` takes an entry out
         }
     return _convert_scalar(hint, value, where, faults)
+
+
+def _takes_none(hint: Any) -> bool:
+    return hint is Any or hint is object or type(None) in get_args(hint)
 
 
 def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, faults: Faults, kind: str | None) -> Any:
     if value is None and type(None) in arguments:
         return None
     choices = [item for item in arguments if item is not type(None)]
-    tried = Faults()
+    attempts = []
     for choice in choices:
         attempt = Faults()
         result = _convert(choice, value, where, attempt, kind)
         if not attempt.lines:
             return result
-        tried.lines += attempt.lines
-    faults.lines += tried.lines[: 1 if len(choices) > 1 else None]
+        attempts.append(attempt)
+    if len(choices) == 1 and (choices[0] not in _WANTED or type(None) not in arguments):
+        faults.lines += attempts[0].lines
+    else:
+        faults.add(where, f"need {' or '.join(map(_wanted, arguments))}, got {value!r}")
     return None
 
 
@@ -201,39 +241,50 @@ def _convert_sequence(arguments: tuple[Any, ...], value: Any, where: str, faults
         return None
     hints = arguments if fixed else (arguments[0],) * len(value)
     return tuple(
-        _convert(hint, item, f"{where}[{i}]", faults, kind) for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+        _convert(hint, item, f"{where}[{i}]", faults, kind)
+        for i, (hint, item) in enumerate(zip(hints, value, strict=True))
     )
 
 
+_WANTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    type(None): "null",
+}
+
+
+def _wanted(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return _WANTED.get(hint, str(getattr(hint, "__name__", hint)))
+
+
 def _convert_scalar(hint: Any, value: Any, where: str, faults: Faults) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is bool:
         if isinstance(value, bool):
             return value
     elif hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, float) and value.is_integer():
+        if number and (isinstance(value, int) or value.is_integer()):
+            return int(value)
+        if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
             return int(value)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):
-            try:
-                return float(value)  # YAML reads 1e-3 as a string
-            except ValueError:
-                pass
+        if number or isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
+            with contextlib.suppress(ValueError):
+                return float(value)
     elif hint is str:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if number or isinstance(value, str):
             return str(value)
     elif hint is Path:
-        if isinstance(value, (str, Path)) and str(value):
-            return Path(value).expanduser()
+        if number or isinstance(value, Path) or (isinstance(value, str) and value):
+            return Path(str(value)).expanduser()
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-    faults.add(where, f"need {wanted.get(hint, getattr(hint, '__name__', hint))}, got {value!r}")
+    faults.add(where, f"need {_wanted(hint)}, got {value!r}")
     return None
 
 
@@ -241,3 +292,14 @@ def require(condition: bool, message: str) -> None:
     """Raises ConfigError with the message unless the condition holds; for __post_init__ of Config classes."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_all(*checks: tuple[bool, str]) -> None:
+    """Raises ConfigError with the messages of all conditions that do not hold, one a line; for __post_init__.
+
+    Raises:
+        ConfigError: If any condition does not hold.
+    """
+    wrong = [message for condition, message in checks if not condition]
+    if wrong:
+        raise ConfigError("\n".join(wrong))

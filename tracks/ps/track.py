@@ -181,6 +181,6 @@ def feature_streams(config: RunConfig) -> tuple[str, ...]:
     from mersuite import catalog
 
     def accepts(part: Named) -> str:
-        return catalog.find("encoder", part.name).accepts  # type: ignore[attr-defined]
+        return catalog.find("encoder", part.name).accepts
 
     return tuple(stream for stream, part in config.model.encoders.items() if accepts(part) == "feature")
