@@ -85,9 +85,7 @@ def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
 def _extractors(run_config: RunConfig, streams: Sequence[str] | None = None) -> dict[str, Extractor]:
     from mersuite import catalog
 
-    built = {
-        name: catalog.find("extractor", part.name)(part.config) for name, part in run_config.features.items()
-    }
+    built = {name: catalog.find("extractor", part.name)(part.config) for name, part in run_config.features.items()}
     if streams is None:
         return built
     return {name: item for name, item in built.items() if set(item.outputs()) & set(streams)}
@@ -209,7 +207,9 @@ def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
     allowed = {"data": ("root", "manifest"), "store": ("path",), "runtime": None}
     for key, item in values.items():
         names = allowed.get(key, ())
-        wrong = [name for name in item if names is not None and name not in names] if isinstance(item, Mapping) else [""]
+        wrong = (
+            [name for name in item if names is not None and name not in names] if isinstance(item, Mapping) else [""]
+        )
         if key not in allowed or wrong:
             full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
             raise ConfigError(

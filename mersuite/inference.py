@@ -262,9 +262,7 @@ def answer_with(checkpoint: Checkpoint, samples: Sequence[Sample], reader: Featu
     return decoded(checkpoint.track, checkpoint.config, samples, final_outputs(checkpoint, samples, reader))
 
 
-def answer(
-    checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader: FeatureReader
-) -> list[Prediction]:
+def answer(checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader: FeatureReader) -> list[Prediction]:
     """Predicts samples with the average of several folds' outputs, decoded once."""
     per_fold: list[Mapping[str, Output]] = []
     for checkpoint in checkpoints:

@@ -111,7 +111,9 @@ def open_run(config: RunConfig) -> OpenRun:
         changed = differences(_comparable(read_yaml(kept)), _comparable(values))
         if changed:
             listed = "\n  ".join(changed)
-            raise ConfigError(f"run.dir: {path} was made with another configuration; choose another folder:\n  {listed}")
+            raise ConfigError(
+                f"run.dir: {path} was made with another configuration; choose another folder:\n  {listed}"
+            )
     elif path.is_dir() and any(path.iterdir()) and is_first_process():
         raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
     write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
@@ -141,7 +143,9 @@ def read_run_json(path: Path) -> dict[str, Any]:
     """
     file = path / "run.json"
     if not file.is_file():
-        raise ConfigError(f"{path} is no run folder with a finished fold (there is no run.json); make one with `mersuite fit`")
+        raise ConfigError(
+            f"{path} is no run folder with a finished fold (there is no run.json); make one with `mersuite fit`"
+        )
     return json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -70,11 +70,14 @@ def _check(own: dict[str, str], words: list[str], action: str) -> Shown:
     result = {
         "ok": not faults,
         "rows": [
-            {"name": row.name, "found": row.found, "expected": row.expected, "ok": row.ok, "hint": row.hint} for row in rows
+            {"name": row.name, "found": row.found, "expected": row.expected, "ok": row.ok, "hint": row.hint}
+            for row in rows
         ],
     }
     table = _table(
-        "check", ["what", "", "found", "expected", "cure"], [(r.name, marks[r.ok], r.found, r.expected, r.hint) for r in rows]
+        "check",
+        ["what", "", "found", "expected", "cure"],
+        [(r.name, marks[r.ok], r.found, r.expected, r.hint) for r in rows],
     )
     last = f"{len(faults)} faults" if faults else "no faults"
     return result, [table, last]
@@ -161,7 +164,10 @@ def _sweep(own: dict[str, str], words: list[str], action: str) -> Shown:
 
     result = api.sweep(_config(own, words))
     table = _table("best trials", *result.table())
-    return result.summary(), [table, f"best configuration: {result.best_config} (use it with fit config={result.best_config})"]
+    return result.summary(), [
+        table,
+        f"best configuration: {result.best_config} (use it with fit config={result.best_config})",
+    ]
 
 
 def _report(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -182,8 +188,12 @@ VERBS: dict[str, Verb] = {
         keys={**TRACK, "out*": "folder to write"},
         takes_config=True,
     ),
-    "check": Verb(run=_check, help="look at a data folder: what is there, missing or odd", keys=CONFIG, takes_config=True),
-    "prepare": Verb(run=_prepare, help="raw files to stored features; safe to kill and repeat", keys=CONFIG, takes_config=True),
+    "check": Verb(
+        run=_check, help="look at a data folder: what is there, missing or odd", keys=CONFIG, takes_config=True
+    ),
+    "prepare": Verb(
+        run=_prepare, help="raw files to stored features; safe to kill and repeat", keys=CONFIG, takes_config=True
+    ),
     "fit": Verb(
         run=_fit,
         help="train and evaluate; prepares what is missing; run.resume=true goes on",
@@ -222,7 +232,12 @@ VERBS: dict[str, Verb] = {
     "ensemble": Verb(
         run=_ensemble,
         help="average prediction files with weights fitted out-of-fold",
-        keys={"pred*": "A.jsonl,B.jsonl", "out*": "FILE.jsonl", "oof": "out-of-fold files, in order", "track": "checked if given"},
+        keys={
+            "pred*": "A.jsonl,B.jsonl",
+            "out*": "FILE.jsonl",
+            "oof": "out-of-fold files, in order",
+            "track": "checked if given",
+        },
     ),
     "compare": Verb(
         run=_compare,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ from mersuite.run_folder import is_first_process
 from mersuite.tables import merge_windows
 from mersuite.track import Fitted, Track
 
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
+    from mersuite.training.progress import RunProgress
+
 BEST = "best.ckpt"
 ReportFunction = Callable[[int, float], None]
 
@@ -48,6 +54,7 @@ class FoldRun:
         fold: Which samples are train, val and held out.
         folder: Where checkpoints go.
         report: Called with (epoch, monitored value) after each epoch; may raise to stop.
+        progress: Shows steps where given.
     """
 
     track: Track
@@ -58,6 +65,7 @@ class FoldRun:
     fold: Fold
     folder: Path
     report: ReportFunction | None = None
+    progress: RunProgress | None = None
 
     def rows(self, ids: Sequence[str]) -> list[Sample]:
         """Samples by their ids."""
@@ -129,7 +137,9 @@ def _train_network(
         load_encoders(run.config.model.pretrained, network.backbone)
     if run.config.model.freeze_encoders:
         if run.config.model.pretrained is None:
-            raise ConfigError("model.freeze_encoders: needs model.pretrained=FILE; untrained encoders would stay untrained")
+            raise ConfigError(
+                "model.freeze_encoders: needs model.pretrained=FILE; untrained encoders would stay untrained"
+            )
         network.backbone.encoders.requires_grad_(False)
     targets = [run.track.answer_of(sample) for sample in val]
 
@@ -144,7 +154,8 @@ def _train_network(
     data = WindowDataModule(run.config, train=train, val=val, reader=run.reader, target_of=fitted.target, seed=seed)
     run.folder.mkdir(parents=True, exist_ok=True)
     monitor = f"val/{run.track.monitor}"
-    callbacks = [ReportEpoch(monitor, run.report)] if run.report else []
+    callbacks: list[Callback] = [ReportEpoch(monitor, run.report)] if run.report else []
+    callbacks += [run.progress.callback(monitor)] if run.progress else []
     trainer = build_trainer(
         run.config, run.folder, seed=seed, monitor=monitor, mode=run.track.monitor_mode, extra_callbacks=callbacks
     )

@@ -12,7 +12,8 @@ from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.splits import Fold, check_folds, make_folds
 from mersuite.errors import ConfigError, did_you_mean
-from mersuite.inference import answer_with
+from mersuite.importance import channel_importance, mean_importance
+from mersuite.inference import answer_with, load_checkpoint
 from mersuite.metrics.bootstrap import bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
@@ -26,6 +27,7 @@ from mersuite.run_folder import (
 )
 from mersuite.track import Evaluation, Track, TrackData
 from mersuite.training.folds import BEST, FoldRun, finished_fold, train_fold
+from mersuite.training.progress import RunProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,9 @@ def choose_evaluations(track: Track, config: RunConfig) -> list[Evaluation]:
     offered = track.evaluations(config)
     for name in config.evaluate:
         if name not in [item.name for item in offered]:
-            raise ConfigError(f"evaluate: no evaluation {name!r}; {did_you_mean(name, [item.name for item in offered])}")
+            raise ConfigError(
+                f"evaluate: no evaluation {name!r}; {did_you_mean(name, [item.name for item in offered])}"
+            )
     return [item for item in offered if not config.evaluate or item is offered[0] or item.name in config.evaluate]
 
 
@@ -94,47 +98,85 @@ def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Samp
     return folds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What all evaluations of a run share."""
+
+    track: Track
+    config: RunConfig
+    samples: Mapping[str, Sample]
+    reader: FeatureReader
+    folder: OpenRun
+    progress: RunProgress
+
+
 def run_evaluations(
     track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: OpenRun
 ) -> FitResult:
     """Trains and scores every evaluation; resumable at any instant."""
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
-    evaluations: dict[str, dict[str, Any]] = {}
-    metrics: dict[str, dict[str, Any]] = {}
     chosen = choose_evaluations(track, config)
     plans = {item.name: plan_folds(config, item, list(samples.values())) for item in chosen}
-    for evaluation in chosen:
-        is_main = evaluation is chosen[0]
-        entry: dict[str, Any] = {
-            "main": is_main,
-            "protocol": evaluation.protocol,
-            "split_by": list(evaluation.split_by or config.cv.by),
-            "overrides": dict(evaluation.overrides),
-            "folds": [],
-        }
-        evaluations[evaluation.name] = entry
-        predictions: list[Prediction] = []
-        system = with_overrides(config, evaluation.overrides)
-        same_folds = tuple(entry["split_by"]) == config.cv.by
-        for fold in plans[evaluation.name]:
-            own = config.fold_overrides.get(str(fold.index), {}) if same_folds else {}
-            run = FoldRun(
-                track=track,
-                config=with_overrides(system, own),
-                evaluation=evaluation.name,
-                samples=samples,
-                reader=reader,
-                fold=fold,
-                folder=folder.fold_folder(evaluation.name, fold.index, is_main=is_main),
-            )
-            predictions += _fold_predictions(run)
-            entry["folds"].append(_fold_entry(folder, run))
-            write_run_json(folder, config, evaluations)
-        metrics[evaluation.name] = score_rows(track, config, predictions, evaluation.protocol)
-        _write_oof(folder, track, system, evaluation.name, is_main, predictions)
-        write_json(folder.path / "metrics.json", metrics)
-        collect_curves(folder, evaluations)
+    evaluations: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
+    show = config.runtime.progress and is_first_process()
+    with RunProgress(sum(map(len, plans.values())), enabled=show) as progress:
+        work = _Work(track=track, config=config, samples=samples, reader=reader, folder=folder, progress=progress)
+        for evaluation in chosen:
+            entry = {
+                "main": evaluation is chosen[0],
+                "protocol": evaluation.protocol,
+                "split_by": list(evaluation.split_by or config.cv.by),
+                "overrides": dict(evaluation.overrides),
+                "folds": [],
+            }
+            evaluations[evaluation.name] = entry
+            predictions: list[Prediction] = []
+            for fold in plans[evaluation.name]:
+                predictions += _run_fold(work, evaluation, fold, entry, len(plans[evaluation.name]))
+                write_run_json(folder, config, evaluations)
+            metrics[evaluation.name] = score_rows(track, config, predictions, evaluation.protocol)
+            _write_oof(work, evaluation, entry["main"], predictions)
+            write_json(folder.path / "metrics.json", metrics)
+            collect_curves(folder, evaluations)
+    _write_importance(work, evaluations[chosen[0].name])
     return FitResult(folder=folder.path, track=track, metrics=metrics, notes=data.notes)
+
+
+def _run_fold(
+    work: _Work, evaluation: Evaluation, fold: Fold, entry: dict[str, Any], num_folds: int
+) -> list[Prediction]:
+    config = with_overrides(work.config, evaluation.overrides)
+    if tuple(entry["split_by"]) == config.cv.by:
+        config = with_overrides(config, config.fold_overrides.get(str(fold.index), {}))
+    run = FoldRun(
+        track=work.track,
+        config=config,
+        evaluation=evaluation.name,
+        samples=work.samples,
+        reader=work.reader,
+        fold=fold,
+        folder=work.folder.fold_folder(evaluation.name, fold.index, is_main=entry["main"]),
+        progress=work.progress,
+    )
+    work.progress.start_fold(evaluation.name, fold.index, num_folds)
+    predictions = _fold_predictions(run)
+    work.progress.finish_fold()
+    entry["folds"].append(_fold_entry(work.folder, run))
+    return predictions
+
+
+def _write_importance(work: _Work, entry: Mapping[str, Any]) -> None:
+    """Writes importance.json: which channels the main system's networks listen to, on validation rows."""
+    if not is_first_process():
+        return
+    found = []
+    for fold in entry["folds"]:
+        checkpoint = load_checkpoint(work.folder.path / fold["checkpoint"])
+        if checkpoint.network is not None:
+            found.append(channel_importance(checkpoint, [work.samples[item] for item in fold["val"]], work.reader))
+    if found:
+        write_json(work.folder.path / "importance.json", mean_importance(found))
 
 
 def _fold_entry(folder: OpenRun, run: FoldRun) -> dict[str, Any]:
@@ -161,25 +203,23 @@ def _fold_predictions(run: FoldRun) -> list[Prediction]:
     return predictions
 
 
-def _write_oof(
-    folder: OpenRun, track: Track, system: RunConfig, name: str, is_main: bool, predictions: Sequence[Prediction]
-) -> None:
+def _write_oof(work: _Work, evaluation: Evaluation, is_main: bool, predictions: Sequence[Prediction]) -> None:
     if not is_first_process():
         return
     header = PredictionHeader(
-        track=track.name,
-        run=str(folder.path),
-        evaluation=name,
+        track=work.track.name,
+        run=str(work.folder.path),
+        evaluation=evaluation.name,
         split="oof",
-        traits=dict(track.traits(system)),
+        traits=dict(work.track.traits(with_overrides(work.config, evaluation.overrides))),
         versions=versions(),
     )
-    write_predictions(folder.evaluation_folder(name, is_main=is_main) / "oof.jsonl", header, predictions)
+    write_predictions(
+        work.folder.evaluation_folder(evaluation.name, is_main=is_main) / "oof.jsonl", header, predictions
+    )
 
 
-def score_rows(
-    track: Track, config: RunConfig, predictions: Sequence[Prediction], protocol: str
-) -> dict[str, Any]:
+def score_rows(track: Track, config: RunConfig, predictions: Sequence[Prediction], protocol: str) -> dict[str, Any]:
     """Scores held-out rows: over all of them, by group, and with bootstrap intervals over the track's groups."""
     truth = {item.sample_id: _answer_of(track, item) for item in predictions}
 
@@ -204,7 +244,8 @@ def score_rows(
             members.setdefault(item.groups.get(group, ""), []).append(item)
         scored = {name: score(rows) for name, rows in sorted(members.items())}
         result["groups"][group] = {
-            name: {key: value for key, value in values.items() if key in track.metric_names} for name, values in scored.items()
+            name: {key: value for key, value in values.items() if key in track.metric_names}
+            for name, values in scored.items()
         }
     return result
 
@@ -228,5 +269,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     path = folder / "metrics.json"
     if not path.is_file():
-        raise ConfigError(f"{folder} has no metrics.json; finish the run with `mersuite fit run.dir={folder} run.resume=true`")
+        raise ConfigError(
+            f"{folder} has no metrics.json; finish the run with `mersuite fit run.dir={folder} run.resume=true`"
+        )
     return json.loads(path.read_text(encoding="utf-8"))

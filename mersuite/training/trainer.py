@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
 from mersuite.config import RunConfig
 from mersuite.training.callbacks import AtomicCheckpointIO, CurveWriter, SeedEachEpoch
@@ -25,6 +25,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
 
 
 def build_trainer(
@@ -47,8 +48,6 @@ def build_trainer(
         callbacks.append(EMAWeightAveraging(decay=trainer.ema_decay))
     if trainer.patience is not None:
         callbacks.append(EarlyStopping(monitor=monitor, mode=mode, patience=trainer.patience))
-    if runtime.progress:
-        callbacks.append(RichProgressBar(leave=False))
     callbacks += [
         _checkpoint(folder, BEST_WEIGHTS, monitor=monitor, mode=mode, save_weights_only=True),
         _checkpoint(folder, LAST),
@@ -58,7 +57,7 @@ def build_trainer(
         max_steps=trainer.max_steps,
         accumulate_grad_batches=trainer.accumulate,
         gradient_clip_val=trainer.gradient_clip,
-        precision=trainer.precision,  # type: ignore[arg-type]
+        precision=trainer.precision,
         accelerator=runtime.accelerator,
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
@@ -67,7 +66,7 @@ def build_trainer(
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=False,
-        enable_progress_bar=runtime.progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -79,9 +79,7 @@ class PsTrack(Track):
         options: PsConfig = config.options
         if not self.uses_network(config):
             return None
-        return PsHead(
-            width, scale=options.head_scale, dropout=options.head_dropout, valence_only=options.valence_only
-        )
+        return PsHead(width, scale=options.head_scale, dropout=options.head_dropout, valence_only=options.valence_only)
 
     def loss(
         self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch
@@ -129,11 +127,15 @@ class PsTrack(Track):
         """Gives MAE (the metric that ranks) and the rest over the rows of all samples."""
         return metrics_of_answers(answers, targets)
 
-    def write_submission(self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]) -> str:
+    def write_submission(
+        self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]
+    ) -> str:
         """Writes predictions.csv. The code submission is made from a run folder, not from predictions."""
         if (kind or "csv") != "csv":
             hint = "it is made from a run: mersuite export track=ps ckpt=RUN kind=code out=submission.zip"
-            raise ConfigError(f"kind: predictions can be exported as csv, got {kind!r}; " + (hint if kind == "code" else ""))
+            raise ConfigError(
+                f"kind: predictions can be exported as csv, got {kind!r}; " + (hint if kind == "code" else "")
+            )
         return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"))
 
     def export_run(self, checkpoints: Sequence[Checkpoint], out: Path, kind: str) -> Mapping[str, Any]:
