@@ -74,6 +74,7 @@ class Backbone(nn.Module):
         self.fusion = fusion
         self.modality_dropout = modality_dropout
         self.width = fusion.width
+        self.encoders_stand_still = False
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -83,6 +84,19 @@ class Backbone(nn.Module):
     def encoder(self, stream: str) -> Encoder:
         """Gives the encoder of a stream."""
         return cast(Encoder, self.encoders[module_key(stream)])
+
+    def freeze_encoders(self) -> None:
+        """Keeps the encoders as they are: no gradient, no dropout, and no statistic of theirs moves in training."""
+        self.encoders_stand_still = True
+        self.encoders.requires_grad_(False)
+        self.encoders.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Sets the mode; frozen encoders stay in evaluation."""
+        super().train(mode)
+        if self.encoders_stand_still:
+            self.encoders.eval()
+        return self
 
     def forward(self, batch: Batch) -> Fused:
         """Encodes, hides streams in training, fuses.

@@ -143,6 +143,20 @@ def test_modality_dropout_acts_in_training_only():
     assert 0.3 < seen[1].float().mean() < 0.7
 
 
+def test_frozen_encoders_change_in_no_way_while_the_fusion_learns():
+    backbone = build_backbone(config_of(), CONTEXT)
+    backbone.freeze_encoders()
+    before = {key: value.clone() for key, value in backbone.encoders.state_dict().items()}
+    optimizer = torch.optim.SGD([value for value in backbone.parameters() if value.requires_grad], lr=0.1)
+    fusion_before = backbone.fusion.layer[0].weight.clone()
+    backbone.train()
+    backbone(batch_of()).tokens.square().sum().backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in backbone.encoders.state_dict().items())
+    assert not torch.equal(backbone.fusion.layer[0].weight, fusion_before)
+    assert backbone.fusion.training
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_modality_dropout_out_of_range_is_refused(rate):
     with pytest.raises(ConfigError, match=r"model.modality_dropout: need 0 <= rate < 1, got"):
@@ -154,6 +168,18 @@ def test_unknown_stream_is_refused_with_those_that_exist():
         ConfigError, match=r"model.encoders.egg: the data has no stream 'egg', only \['eeg'.*did you mean 'eeg'"
     ):
         build_backbone(config_of({"egg": "eegnet"}), CONTEXT)
+
+
+def test_files_of_weights_are_read_only_when_asked_for(tmp_path):
+    part = {"name": "external", "factory": "braindecode.fake_for_tests:FakeNet", "weights": str(tmp_path / "none.pt")}
+    build_backbone(config_of({"eeg": part}), CONTEXT, load_weights=False)
+    with pytest.raises(ConfigError, match=r"model.encoders.eeg: weights: there is no file .*none.pt"):
+        build_backbone(config_of({"eeg": part}), CONTEXT)
+
+
+def test_fault_of_the_fusion_names_its_key():
+    with pytest.raises(ConfigError, match="model.fusion: attention needs a width that num_heads divides"):
+        build_backbone(config_of(fusion={"name": "transformer", "width": 10}), CONTEXT)
 
 
 def test_no_encoder_is_refused():
