@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mersuite.panels import Calibration, Timeline
+from mersuite.report.scalp import HEAD_RADIUS_M
 from mersuite.report.svg import INK, MAIN, MAIN_RGB, MUTED, OTHERS, PAPER, drawing, inline_svg
 
 WIDTH = 9.6
@@ -90,10 +91,10 @@ def timeline_chart(panel: Timeline, name: str) -> str:
     with drawing(1, len(panel.lines), (WIDTH, 2.5), sharey=True) as (figure, axes):
         for ax, (dimension, lines) in zip(axes[0], panel.lines.items(), strict=True):
             num_others = 0
-            for line in sorted(lines, key=lambda each: ("other", "truth", "main").index(each.role)):
+            for line in lines:
                 style: dict[str, Any] = {
-                    "truth": {"color": INK, "linewidth": 1.3},
-                    "main": {"color": MAIN, "linewidth": 2.2},
+                    "truth": {"color": INK, "linewidth": 1.3, "zorder": 3},
+                    "main": {"color": MAIN, "linewidth": 2.2, "zorder": 4},
                 }.get(
                     line.role, {"color": OTHERS[num_others % len(OTHERS)], "linewidth": 1.3, "linestyle": (0, (4, 2))}
                 )
@@ -168,7 +169,7 @@ def scalp_chart(values: Mapping[str, float], positions: Mapping[str, np.ndarray]
             sensors=False,
             contours=4,
             cmap="viridis",
-            sphere=(0.0, 0.0, 0.0, float(np.linalg.norm(layout, axis=1).max()) * 1.02),
+            sphere=(0.0, 0.0, 0.0, HEAD_RADIUS_M),
             vlim=(min(values.values()), max(values.values())),
         )
         for name in sorted(names, key=lambda each: -values[each])[:8]:

@@ -43,15 +43,18 @@ def write_report(run: Path, out: Path, *, clips: Sequence[str] = (), track: Trac
     names = [folder.main, *(name for name in names if name != folder.main)]
     tables = {name: folder.read_oof(name) for name in names}
     rows = {name: predictions for name, (_, predictions) in tables.items()}
-    comparison = _compare(folder, names, track)
+    # Read before anything is drawn, so that faults show in the first second.
+    curves, importance = parts.read_curves(folder, track), parts.read_importance(folder)
+    sections = track.report_sections(rows, clips)
+    comparison = _compare(folder, rows, track)
     body = [
         parts.headline(folder, track),
         parts.evaluations(folder, track, comparison),
         parts.published(folder, track),
-        *_own_sections(track, rows, clips),
+        *(_section(number, section) for number, section in enumerate(sections)),
         parts.errors_by_group(folder, track),
-        parts.learning_curves(folder, track),
-        parts.importance(folder),
+        parts.learning_curves(curves),
+        parts.importance(importance),
         parts.provenance(folder, tables[folder.main][0].traits),
     ]
     text = html.page(f"{folder.path.resolve().name}: {track.name}", [part for part in body if part])
@@ -59,14 +62,12 @@ def write_report(run: Path, out: Path, *, clips: Sequence[str] = (), track: Trac
     return {"report": str(out), "size_bytes": len(text.encode()), "evaluations": names}
 
 
-def _compare(folder: RunFolder, names: Sequence[str], track: Track) -> Comparison | None:
-    if len(names) < 2:
-        return None
-    return compare([f"{folder.path}:{name}" for name in names], track=track)
-
-
-def _own_sections(track: Track, rows: Mapping[str, Sequence[Prediction]], clips: Sequence[str]) -> list[str]:
-    return [_section(number, section) for number, section in enumerate(track.report_sections(rows, clips))]
+def _compare(folder: RunFolder, rows: Mapping[str, Sequence[Prediction]], track: Track) -> Comparison | None:
+    """Compares the evaluations that answer the same samples as the main one, which comes first."""
+    main, *others = rows
+    asked = {row.sample_id for row in rows[main]}
+    same = [name for name in others if {row.sample_id for row in rows[name]} == asked]
+    return compare([f"{folder.path}:{name}" for name in (main, *same)], track=track) if same else None
 
 
 def _section(number: int, section: Section) -> str:

@@ -17,6 +17,10 @@ from mersuite.track import Track
 
 BESIDE = ("constant", "prior")
 PATHS = ("root", "manifest")
+MIN_PLACES = 8
+"""Why: a map between fewer channels is mostly invention."""
+Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
+"""Metric -> evaluation -> fold -> (epoch, value) pairs."""
 
 
 def headline(run: RunFolder, track: Track) -> str:
@@ -116,9 +120,15 @@ def errors_by_group(run: RunFolder, track: Track) -> str:
     return html.section("Where the errors are", words, parts) if parts else ""
 
 
-def learning_curves(run: RunFolder, track: Track) -> str:
-    """Gives training loss and validation metric over epochs from metrics.csv."""
+def read_curves(run: RunFolder, track: Track) -> Curves:
+    """Gives training loss and validation metric over epochs from metrics.csv; {} where no network was trained.
+
+    Raises:
+        DataError: If the file is no such table.
+    """
     path = run.path / "metrics.csv"
+    if not path.is_file():
+        return {}
     wanted = ("train/loss", f"val/{track.monitor}")
     curves: dict[str, dict[str, dict[int, list[tuple[int, float]]]]] = {}
     try:
@@ -127,35 +137,47 @@ def learning_curves(run: RunFolder, track: Track) -> str:
                 if row["metric"] in wanted:
                     folds = curves.setdefault(row["metric"], {}).setdefault(row["evaluation"], {})
                     folds.setdefault(int(row["fold"]), []).append((int(row["epoch"]), float(row["value"])))
-    except FileNotFoundError:
-        curves = {}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a table of learning curves ({error!r}); `mersuite fit` writes it") from error
+    return {metric: curves[metric] for metric in wanted if metric in curves}
+
+
+def learning_curves(curves: Curves) -> str:
+    """Draws what read_curves gave."""
     if not curves:
         return html.section("Learning curves", "The run has none: no system of it trains a network.", [])
-    ordered = {metric: curves[metric] for metric in wanted if metric in curves}
     text = "Thin lines: folds; thick lines: their mean while all folds train. Validation rows are never held-out rows."
-    return html.section("Learning curves", text, [html.figure(charts.curves_chart(ordered))])
+    return html.section("Learning curves", text, [html.figure(charts.curves_chart(curves))])
 
 
-def importance(run: RunFolder) -> str:
-    """Gives channel importance from importance.json: a scalp map where the channels have places, else bars."""
+def read_importance(run: RunFolder) -> dict[str, dict[str, float]]:
+    """Gives stream to channel to importance from importance.json; {} where there is none.
+
+    Raises:
+        DataError: If the file holds something else.
+    """
     path = run.path / "importance.json"
     if not path.is_file():
-        text = "The run folder holds no importance.json: no system of it listens to channels, or it was not computed."
-        return html.section("Channel importance", text, [])
+        return {}
     try:
         streams: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        values = {
+        return {
             stream: {name: float(value) for name, value in channels.items()} for stream, channels in streams.items()
         }
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: need {{stream: {{channel: value}}}}, got something else ({error})") from error
+
+
+def importance(values: Mapping[str, Mapping[str, float]]) -> str:
+    """Draws what read_importance gave: a scalp map where the channels have places, else bars."""
+    if not values:
+        text = "The run folder holds no importance.json: no system of it listens to channels, or it was not computed."
+        return html.section("Channel importance", text, [])
     parts = []
     for stream, channels in values.items():
         places = head_positions(channels)
         placed = {name: value for name, value in channels.items() if name in places}
-        if len(placed) >= 8:
+        if len(placed) >= MIN_PLACES:
             off_map = [f"{name} {value:.3g}" for name, value in channels.items() if name not in places]
             note = f"; not on the map: {', '.join(off_map)}" if off_map else ""
             svg = charts.scalp_chart(placed, places, stream)

@@ -101,6 +101,6 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     for drawn, variable in _VARIABLES.items():
         text = text.replace(drawn, variable)
-    text = re.sub(r"font: ([^;\"]*?)'?sans-serif'?", r"font: \1inherit", text)
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)
     head = f'<svg role="img" aria-label="{escape(description, quote=True)}" class="figure"'
     return re.sub(r'^<svg([^>]*?) width="[^"]*"', rf"{head}\1", re.sub(r' height="[^"]*pt"', "", text, count=1))

@@ -93,7 +93,9 @@ def _write_facts(folder, tables):
         interval = {metric: [each.low, each.high] for metric, each in found.items()}
         metrics[name] = {**_scores(rows), "protocol": SYSTEMS[name], "interval": interval, "groups": by}
         split_by = ["subject", "clip"] if name == "unseen_clips" else ["subject"]
-        folds = [{"index": k, "train": [], "val": [], "held_out": [], "checkpoint": f"fold_{k}/best.ckpt"} for k in range(3)]
+        folds = [
+            {"index": k, "train": [], "val": [], "held_out": [], "checkpoint": f"fold_{k}/best.ckpt"} for k in range(3)
+        ]
         evaluations[name] = {"main": name == "fused", "protocol": SYSTEMS[name], "split_by": split_by, "folds": folds}
     info = {
         "track": "ps",
@@ -105,7 +107,12 @@ def _write_facts(folder, tables):
     }
     (folder / "run.json").write_text(json.dumps(info))
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    config = {"track": "ps", "seed": 0, "data": {"root": "/secret/place", "window_s": 10}, "run": {"dir": "/secret/run"}}
+    config = {
+        "track": "ps",
+        "seed": 0,
+        "data": {"root": "/secret/place", "window_s": 10},
+        "run": {"dir": "/secret/run"},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
