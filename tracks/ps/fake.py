@@ -110,7 +110,7 @@ def write_fake(config: FakeConfig, out: Path) -> Mapping[str, Any]:
     if leaderboard:
         _write_leaderboard(out, {name: trials[name] for name in leaderboard})
     errors = fake_effect.bayes_errors(config, clips)
-    document = {"model": fake_effect.describe(config), "systems": errors}
+    document = {**errors, "model": fake_effect.describe(config)}
     fake_files.write_text(out / "bayes.json", json.dumps(document, indent=1) + "\n")
     return {
         "out": str(out),
@@ -153,10 +153,10 @@ def _write_subject(config: FakeConfig, out: Path, name: str, subject: _Subject, 
 
 
 def _signals(config: FakeConfig, stream: str, subject: _Subject, carrier: Carrier) -> Iterator[tuple[str, np.ndarray]]:
-    for clip, (_, latent) in enumerate(subject.trials):
+    for clip, (ratings, latent) in enumerate(subject.trials):
         rng = np.random.default_rng((*subject.seed, clip, list(layout.STREAM_FILES).index(stream)))
         baseline = stream.endswith("_baseline")
-        shown, length_s = (None, BASELINE_S) if baseline else (latent, float(len(latent)))
+        shown, length_s = (None, BASELINE_S) if baseline else (latent, float(len(ratings)))
         if stream.startswith("eeg"):
             array = make_eeg(shown, length_s, config.rate_hz, subject.person, carrier, rng)
         else:

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from tracks.ps.fake import FakeConfig
 
 DIMENSIONS = ("valence", "arousal")
-LEVEL_SHARE = 0.2
+LEVEL_SHARE = 0.15
 """Share of the variance of `own` that is one level for the whole trial."""
-OWN_TIME_S = 4.0
+OWN_TIME_S = 3.0
+HISTORY_S = 20
+"""The latent begins this long before the trial. Why: the slow fNIRS response would otherwise rise from zero at the
+start of every trial and tell how much time has passed."""
 CURVE_LEVEL_SHARE = 0.6
-CURVE_TIME_S = 8.0
+CURVE_TIME_S = 12.0
 _MAX_DRAWS = 3_000_000
 
 
@@ -68,14 +71,16 @@ def draw_trial(config: FakeConfig, clips: Clips, clip: int, rng: np.random.Gener
     """Draws one person's ratings of one clip and the latent that the person's signals carry.
 
     Returns:
-        Ratings (second, 2) int64, and the latent (second, 2) float64 of unit variance; the latent's second t belongs to
-        the rating of second t + label_lag_s.
+        Ratings (second, 2) int64, and the latent (HISTORY_S + second, 2) float64 of unit variance; what the latent is
+        at second t of the trial belongs to the rating of second t + label_lag_s.
     """
     length, lag = clips.lengths_s[clip], config.label_lag_s
-    own, noise = (_unit_process(config.max_clip_s + lag, rng) for _ in range(2))
+    own, noise = (_unit_process(HISTORY_S + config.max_clip_s + lag, rng) for _ in range(2))
     latent = (np.sqrt(config.snr) * own + noise) / np.sqrt(1 + config.snr)
-    rating = np.asarray(config.label_mean) + clips.curves[clip] + config.own_strength * own[:length]
-    return _on_scale(rating).astype(np.int64), latent[lag : lag + length]
+    rating = (
+        np.asarray(config.label_mean) + clips.curves[clip] + config.own_strength * own[HISTORY_S : HISTORY_S + length]
+    )
+    return _on_scale(rating).astype(np.int64), latent[lag : lag + HISTORY_S + length]
 
 
 def bayes_errors(config: FakeConfig, clips: Clips) -> dict[str, dict[str, float | str]]:

@@ -16,11 +16,12 @@ from typing import Protocol
 
 import numpy as np
 import scipy.fft
+import scipy.signal
 from scipy.special import gamma
 
 from tracks.ps.layout import EEG_CH_NAMES, NUM_FNIRS_CHANNELS
 
-GAIN = 0.35
+GAIN = 0.4
 """Log-amplitude per standard deviation of the latent; the latent is held within +-3 of it."""
 FNIRS_RATE_HZ = 1000.0 / 21.0
 EEG_STEP_V = 2.0**-25
@@ -125,7 +126,7 @@ def make_eeg(
     """Makes one EEG recording.
 
     Args:
-        latent: (second, 2) of unit variance: valence, arousal; None for a baseline, where both are 0.
+        latent: (history + second, 2) of unit variance: valence, arousal; None for a baseline, where both are 0.
         length_s: Seconds.
         rate_hz: Sampling rate.
         person: The subject.
@@ -137,7 +138,7 @@ def make_eeg(
     """
     num = int(length_s * rate_hz)
     time_s = np.arange(num) / rate_hz
-    valence, arousal = np.zeros((2, num)) if latent is None else _at(latent, time_s)
+    valence, arousal = np.zeros((2, num)) if latent is None else _at(latent, length_s, time_s)
     data = carrier.eeg(rng, num, rate_hz) + 0.5e-6 * rng.standard_normal((len(EEG_CH_NAMES), num), dtype=np.float32)
     place = {name: index for index, name in enumerate(EEG_CH_NAMES)}
     right, left, beta = (np.exp(GAIN * level) for level in (valence, -valence, arousal))
@@ -155,17 +156,16 @@ def make_eeg(
 def make_fnirs(
     latent: np.ndarray | None, length_s: float, person: Person, carrier: Carrier, rng: np.random.Generator
 ) -> np.ndarray:
-    """Makes one fNIRS recording: (6, 51, time) float64 at 1000/21 Hz, kinds in the organisers' order of kinds."""
+    """Makes one fNIRS recording: (6, 51, time) float64 at 1000/21 Hz, arguments as for make_eeg."""
     num = int(length_s * FNIRS_RATE_HZ)
     time_s = np.arange(num) / FNIRS_RATE_HZ
     hb = carrier.haemoglobin(rng, num).astype(np.float64)
     if latent is not None:
         response = _haemodynamic_response()
-        for level, channels in zip(_at(latent, time_s), (VALENCE_OPTODES, AROUSAL_OPTODES), strict=True):
-            course = scipy.fft.irfft(
-                scipy.fft.rfft(level, num + response.size) * scipy.fft.rfft(response, num + response.size),
-                num + response.size,
-            )[:num]
+        before_s = np.arange(-response.size + 1, 0) / FNIRS_RATE_HZ
+        levels = _at(latent, length_s, np.concatenate([before_s, time_s]))
+        for level, channels in zip(levels, (VALENCE_OPTODES, AROUSAL_OPTODES), strict=True):
+            course = scipy.signal.fftconvolve(level, response, mode="valid")
             kept = [channel for channel in channels if person.kept[channel]]
             hb[0, kept] += 1.5 * course
             hb[1, kept] -= 0.5 * course
@@ -176,9 +176,9 @@ def make_fnirs(
     return np.rint(stacked / HB_STEP) * HB_STEP
 
 
-def _at(latent: np.ndarray, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The latent between the middles of its seconds, held within +-3."""
-    middles = np.arange(len(latent)) + 0.5
+def _at(latent: np.ndarray, length_s: float, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The latent at times since the trial's start, between the middles of its seconds, held within +-3."""
+    middles = np.arange(len(latent)) + 0.5 + length_s - len(latent)
     valence, arousal = (np.interp(time_s, middles, np.clip(column, -3, 3)) for column in latent.T)
     return valence, arousal
 
@@ -194,9 +194,9 @@ def _blinks(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
     """(64, time): a bump of 45 uV every 5 s on average, strongest at the forehead."""
     weights = {"FP": 1.0, "AF": 0.6, "F": 0.25}
     column = np.array([[weights.get(_row_of(name), 0.0)] for name in EEG_CH_NAMES], np.float32)
-    duration_s = time_s.size and time_s[-1]
+    first_s, last_s = -1.0, float(time_s[-1]) + 1.0
     course = np.zeros(time_s.size, np.float32)
-    for middle_s in rng.uniform(0, duration_s, rng.poisson(duration_s / 5)):
+    for middle_s in rng.uniform(first_s, last_s, rng.poisson((last_s - first_s) / 5)):
         course += np.exp(-0.5 * ((time_s - middle_s) / 0.08) ** 2).astype(np.float32)
     return 45e-6 * column * course
 
@@ -217,7 +217,7 @@ def _haemodynamic_response() -> np.ndarray:
 
     Source: Glover (1999), NeuroImage 9(4), 416-429, in the parameters of common fMRI packages (6, 16, ratio 1/6).
     """
-    time_s = np.arange(int(32 * FNIRS_RATE_HZ)) / FNIRS_RATE_HZ
+    time_s = np.arange(int(20 * FNIRS_RATE_HZ)) / FNIRS_RATE_HZ
     response = time_s**5 * np.exp(-time_s) / gamma(6) - time_s**15 * np.exp(-time_s) / gamma(16) / 6
     return response / response.sum()
 
