@@ -155,11 +155,9 @@ class TokenWindows(nn.Module):
             (N, S, C) windows, and the (B, K) bool mask that has N True; a token is real when half of its rows are.
         """
         num_tokens = count_tokens(stream.shape[1], self.rate_hz, self.token_rate_hz)
-        starts = torch.arange(num_tokens, device=stream.device, dtype=torch.float64) * (
-            self.rate_hz / self.token_rate_hz
-        )
-        starts = starts.round().long()
-        after = max(0, int(starts[-1]) + self.num_inner - stream.shape[1])
+        first_rows = [round(token * self.rate_hz / self.token_rate_hz) for token in range(num_tokens)]
+        starts = torch.tensor(first_rows, device=stream.device)
+        after = max(0, first_rows[-1] + self.num_inner - stream.shape[1])
         real = nn.functional.pad(mask, (0, after))[
             :, starts.unsqueeze(1) + torch.arange(self.num_inner, device=mask.device)
         ]

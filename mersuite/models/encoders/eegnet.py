@@ -103,7 +103,11 @@ class EegNetCore(nn.Module):
 
     def _filter(self, windows: torch.Tensor) -> torch.Tensor:
         """Temporal filters, their norm, spatial filters: (N, C, S) -> (N, M, time)."""
-        mean, variance = self._filter_moments(windows) if self.training else self._running_moments()
+        if self.training:
+            with torch.autocast(windows.device.type, enabled=False):  # sums of squares need all digits
+                mean, variance = self._filter_moments(windows.float() if windows.dtype.itemsize < 4 else windows)
+        else:
+            mean, variance = self._running_moments()
         scale = self.temporal_norm.weight * (variance + self.temporal_norm.eps).rsqrt()
         shift = self.temporal_norm.bias - mean * scale
         spatial = max_norm(self.spatial, self.spatial_max_norm)

@@ -178,7 +178,7 @@ def test_files_of_weights_are_read_only_when_asked_for(tmp_path):
 
 
 def test_fault_of_the_fusion_names_its_key():
-    with pytest.raises(ConfigError, match="model.fusion: attention needs a width that num_heads divides"):
+    with pytest.raises(ConfigError, match=r"model.fusion: attention needs a width that num_heads divides"):
         build_backbone(config_of(fusion={"name": "transformer", "width": 10}), CONTEXT)
 
 

@@ -61,7 +61,7 @@ def test_heads_that_do_not_divide_the_filters_are_refused():
 
 @pytest.mark.parametrize(("channels", "seconds"), [(22, 4.0), (64, 1.0), (1, 2.0)])
 def test_equals_braindecodes_network_with_the_same_weights(channels, seconds):
-    models = pytest.importorskip("braindecode.models", minversion=None, reason="braindecode is not installed")
+    models = pytest.importorskip("braindecode.models", reason="braindecode is not installed")
     encoder = encoder_of(channels=channels, token_rate=1.0 / seconds).eval()
     try:
         other = models.EEGConformer(n_chans=channels, n_outputs=4, n_times=int(250 * seconds), num_layers=6).eval()

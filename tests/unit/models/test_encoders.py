@@ -193,6 +193,20 @@ def test_evaluation_is_deterministic(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_trains_in_mixed_precision(name):
+    encoder = make(name).train()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    stream, mask = rows_of(encoder)
+    exact = encoder(stream, mask).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = encoder(stream, mask).tokens
+    tokens.float().sum().backward()
+    assert (tokens.float() - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_state_restores_the_same_tokens(name):
     first, second = warmed_up(make(name)), make(name).eval()
     second.load_state_dict(first.state_dict())

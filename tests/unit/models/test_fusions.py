@@ -186,6 +186,17 @@ def test_four_samples_can_be_overfitted(name, token_rate):
 
 @each_fusion
 @each_mode
+def test_runs_in_mixed_precision(name, token_rate):
+    fusion = make(name, token_rate=token_rate).eval()
+    encoded = tokens_of(fusion)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = fusion(encoded)
+    fused.tokens.float().sum().backward()
+    torch.testing.assert_close(fused.pooled.float(), fusion(encoded).pooled, rtol=0.1, atol=0.05)
+
+
+@each_fusion
+@each_mode
 def test_evaluation_is_deterministic(name, token_rate):
     fusion = make(name, token_rate=token_rate).eval()
     encoded = tokens_of(fusion)

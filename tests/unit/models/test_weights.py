@@ -99,7 +99,7 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path):
     ):
         read_weights(path)
     bare = tmp_path / "bare.bin"
-    bare.write_bytes(pickle.dumps(Trap()))
+    bare.write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(ConfigError, match="weights: "):
         read_weights(bare)
     assert not Trap.fired
