@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mersuite import __version__
 from mersuite.errors import ConfigError, MersuiteError, did_you_mean
+
+_CURABLE = {
+    errno.ENOSPC: "no space left on the disk; make room and repeat the command",
+    errno.EDQUOT: "the disk quota is used up; make room and repeat the command",
+    errno.EACCES: "not allowed to read or write",
+    errno.EPERM: "not allowed to read or write",
+    errno.EROFS: "the file system is read-only; choose another place",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +48,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(words)
+        sys.stdout.flush()  # a closed pipe shows itself here and not when Python ends
     except MersuiteError as error:
         sys.stdout.flush()
         sys.stderr.write(f"mersuite: {error}\n")
         status = 2
-    except KeyboardInterrupt:
-        sys.stderr.write("mersuite: stopped; what was finished is kept\n")
-        status = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except OSError as error:
+        if error.errno not in _CURABLE:
+            raise
+        sys.stdout.flush()
+        sys.stderr.write(f"mersuite: {_CURABLE[error.errno]}: {error.filename or error}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("mersuite: stopped; what was finished is kept\n")
+        status = 130
     if argv is None:
         sys.exit(status)
     return status
 
 
 def _run(words: list[str]) -> int:
+    from mersuite.run_folder import is_first_process
     from mersuite.verbs import VERBS
 
     if not words or words[0] in ("-h", "--help", "help"):
@@ -75,15 +94,60 @@ def _run(words: list[str]) -> int:
             options = did_you_mean(action, verb.actions) if verb.actions else "it takes key=value words only"
             raise ConfigError(f"mersuite {name}: unexpected word {action!r}; {options}")
     own, config_words = split_words(name, verb, rest)
-    as_json = own.pop("json", "false")
-    if as_json not in ("true", "false"):
-        raise ConfigError(f"json: need true or false, got {as_json!r}")
-    result, shown = verb.run(own, config_words, action)
-    if as_json == "true":
-        sys.stdout.write(json.dumps(result, default=str) + "\n")
+    as_json = flag(own, "json")
+    with _stdout_kept_free() if as_json else contextlib.nullcontext():
+        result, shown = verb.run(own, config_words, action)
+    if not is_first_process():
+        return 0
+    if as_json:
+        sys.stdout.write(json.dumps(json_form(result), allow_nan=False) + "\n")
     else:
         _show(shown)
     return 0
+
+
+def flag(own: Mapping[str, str], key: str) -> bool:
+    """Reads a verb's key that is true or false; without the key it is false.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    value = own.get(key, "false")
+    if value not in ("true", "false"):
+        raise ConfigError(f"{key}: need true or false, got {value!r}")
+    return value == "true"
+
+
+def json_form(value: Any) -> Any:
+    """Turns a result into what JSON has: NumPy scalars and arrays to numbers and lists, paths to texts, NaN to null."""
+    if isinstance(value, Mapping):
+        return {str(key): json_form(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_form(item) for item in value]
+    if hasattr(value, "tolist"):
+        return json_form(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+@contextlib.contextmanager
+def _stdout_kept_free() -> Iterator[None]:
+    """Sends to stderr what libraries and worker processes write to stdout, which then holds the JSON object alone."""
+    sys.stdout.flush()
+    try:
+        original = os.dup(sys.__stdout__.fileno()) if sys.__stdout__ is sys.stdout else None
+    except (OSError, ValueError):  # stdout has no file behind it, as in a notebook
+        original = None
+    try:
+        if original is not None:
+            os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if original is not None:
+            os.dup2(original, 1)
+            os.close(original)
 
 
 def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -97,8 +161,10 @@ def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, 
     rest: list[str] = []
     for word in words:
         key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise ConfigError(f"mersuite {name}: {word!r}: need key=value; try `mersuite {name} --help`")
+        if not sign or not key or key.startswith("-"):
+            raise ConfigError(
+                f"mersuite {name}: {word!r}: need key=value, without dashes; try `mersuite {name} --help`"
+            )
         if key in known or key == "json":
             if key in own:
                 raise ConfigError(f"mersuite {name}: {key} is given twice: {own[key]!r} and {value!r}")
@@ -117,9 +183,10 @@ def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, 
 def _show(shown: Any) -> None:
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
+    # no markup: a path such as runs/[seed]/a is not a style
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for item in shown if isinstance(shown, (list, tuple)) else [shown]:
-        console.print(item, markup=False) if isinstance(item, str) else console.print(item)
+        console.print(item)
 
 
 def _overview(verbs: Mapping[str, Verb]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 from functools import cache
@@ -31,6 +32,7 @@ def git_commit() -> str:
     """Gives the commit of the checkout that mersuite runs from, with "+changes" for a dirty one; "" outside of git."""
     folder = Path(__file__).resolve().parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # fails in a venv inside of another checkout
         commit = _git(folder, "rev-parse", "HEAD")
         return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.SubprocessError):
@@ -38,8 +40,8 @@ def git_commit() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603
-        ["git", "-C", str(folder), *arguments],  # noqa: S607
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -49,5 +51,14 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def command() -> list[str]:
-    """Gives the words of the running command, the program by its name alone."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """Gives the words of the running command, the program by its name alone, passwords in URLs hidden."""
+    return [Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])]
+
+
+def without_password(text: str) -> str:
+    """Hides the password of a URL.
+
+    >>> without_password("sweep.storage=postgresql://me:secret@host/db")
+    'sweep.storage=postgresql://me:***@host/db'
+    """
+    return re.sub(r"(://[^/@\s:]*):[^/@\s]+@", r"\1:***@", text)

@@ -39,11 +39,18 @@ def load(name: str) -> Track:
     """
     if name not in tracks():
         raise ConfigError(f"track: there is no track {name!r}; {did_you_mean(name, tracks())}")
-    spec = importlib.util.find_spec("tracks")
-    origin = Path(next(iter(spec.submodule_search_locations or [""]))).resolve() if spec else Path()
-    if origin != TRACKS_DIR.resolve():
+    found = _found_tracks()
+    if found != TRACKS_DIR.resolve():
         raise ConfigError(
-            f"another folder named `tracks` hides the tracks of mersuite: Python finds {origin}, expected {TRACKS_DIR}; "
-            "start mersuite from another working directory, or rename that folder"
+            f"something else named `tracks` hides the tracks of mersuite: Python finds {found}, expected {TRACKS_DIR}; "
+            "start mersuite from another working directory, or rename it"
         )
     return importlib.import_module(f"tracks.{name}").Track()
+
+
+def _found_tracks() -> Path | None:
+    spec = importlib.util.find_spec("tracks")
+    if spec is None:
+        return None
+    places = list(spec.submodule_search_locations or ())
+    return Path(places[0] if places else spec.origin or "").resolve()

@@ -33,9 +33,13 @@ def write_text(path: Path, text: str) -> None:
     if not is_first_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,7 +70,8 @@ class OpenRun:
         return path.relative_to(self.path).as_posix()
 
 
-def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the plain configuration without what decides no number: places, workers, storage, choice of evaluations."""
     kept = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
     kept["data"] = {key: value for key, value in kept.get("data", {}).items() if key not in _PLACES}
     return kept
@@ -108,13 +113,13 @@ def open_run(config: RunConfig) -> OpenRun:
             raise ConfigError(
                 f"run.dir: {path} already holds a run; go on with it by run.resume=true or choose another folder"
             )
-        changed = differences(_comparable(read_yaml(kept)), _comparable(values))
+        changed = differences(comparable(read_yaml(kept)), comparable(values))
         if changed:
             listed = "\n  ".join(changed)
             raise ConfigError(
                 f"run.dir: {path} was made with another configuration; choose another folder:\n  {listed}"
             )
-    elif path.is_dir() and any(path.iterdir()) and is_first_process():
+    elif path.is_dir() and any(item != _partial(kept) for item in path.iterdir()) and is_first_process():
         raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
     write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return OpenRun(path=path)
@@ -139,14 +144,22 @@ def read_run_json(path: Path) -> dict[str, Any]:
     """Reads a run folder's run.json.
 
     Raises:
-        ConfigError: If the folder holds no run, or none of its folds is finished.
+        ConfigError: If the folder holds no run, none of its folds is finished, or the file is damaged.
     """
     file = path / "run.json"
     if not file.is_file():
         raise ConfigError(
             f"{path} is no run folder with a finished fold (there is no run.json); make one with `mersuite fit`"
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}); resume the run with run.resume=true to write it anew"
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("evaluations"), dict):
+        raise ConfigError(f"{file} is not what `mersuite fit` writes; expected a mapping with evaluations")
+    return content
 
 
 def read_curve(path: Path) -> list[dict[str, str]]:

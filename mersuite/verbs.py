@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mersuite.cli import Verb
+from mersuite.cli import Verb, flag
 from mersuite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     config = _config(own, words)
-    if own.get("pretrain", "false") == "true":
-        result = api.pretrain(config)
-        return result, f"encoder weights: {result['weights']}; use them with model.pretrained={result['weights']}"
+    if flag(own, "pretrain"):
+        trained = api.pretrain(config)
+        return trained, f"encoder weights: {trained['weights']}; use them with model.pretrained={trained['weights']}"
     result = api.fit(config)
     return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.lines()]
 
@@ -126,7 +126,7 @@ def _export(own: dict[str, str], words: list[str], action: str) -> Shown:
         pred=Path(own["pred"]) if "pred" in own else None,
         ckpt=Path(own["ckpt"]) if "ckpt" in own else None,
         kind=own.get("kind", ""),
-        overwrite=own.get("overwrite", "false") == "true",
+        overwrite=flag(own, "overwrite"),
     )
     return result, result["message"]
 
