@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,10 +12,11 @@ from torch import nn
 from mersuite.config import OptimConfig
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Gives two parameter groups: matrices with weight decay; biases, norms and other vectors without.
 
-    Why: decay pulls scales and offsets away from what normalisation needs (Loshchilov & Hutter 2019 apply it to weights).
+    Why: decay would pull scales and offsets away from what normalisation needs; it is meant for weights (Loshchilov &
+    Hutter 2019).
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [

@@ -36,7 +36,7 @@ class PsFitted(Fitted):
         self.ridge = Ridge()
         self.prior_smoothing_s = 1
         self.lag_s = 0
-        self.smoothing_s = np.ones(2, dtype=np.int64)
+        self.smoothing_s = np.full(2, 1 if options.smoothing_s == "auto" else options.smoothing_s, dtype=np.int64)
         self.shrink = np.ones(2, dtype=np.float32)
         self._train_ids: frozenset[str] = frozenset()
 
@@ -73,7 +73,7 @@ class PsFitted(Fitted):
 
     def _fit_ridge(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
         inputs = {sample.sample_id: self.feature_rows(sample, features) for sample in (*train, *val)}
-        residuals = {sample.sample_id: self._residual(sample) for sample in (*train, *val)}
+        residuals = {sample.sample_id: self._corrected(self._residual(sample)) for sample in (*train, *val)}
 
         def rows(samples: Sequence[Sample], lag_s: int) -> tuple[np.ndarray, np.ndarray]:
             ids = [sample.sample_id for sample in samples]
@@ -91,14 +91,18 @@ class PsFitted(Fitted):
             if error < best - 1e-9:
                 best, self.ridge, self.lag_s = error, ridge, lag_s
 
+    def _corrected(self, residual: np.ndarray) -> np.ndarray:
+        """Leaves only the dimensions that a correction may touch; the others are zero."""
+        return residual * np.array([1.0, 0.0], dtype=residual.dtype) if self.options.valence_only else residual
+
     def _residual(self, sample: Sample) -> np.ndarray:
         return sample.target[TARGET] - self.offset(sample, len(sample.target[TARGET]))
 
     def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
-        """What is left of the labels after the offset, moved ahead by the lag: (second, 2); NaN where nothing is known."""
+        """What the offset leaves of the labels, moved ahead by the lag: (second, 2); NaN where nothing is known."""
         residual = self._residual(sample)
         moved = np.full_like(residual, np.nan)
-        moved[: len(residual) - self.lag_s] = residual[self.lag_s :]
+        moved[: max(len(residual) - self.lag_s, 0)] = residual[self.lag_s :]
         return {TARGET: moved}
 
     def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
@@ -159,8 +163,13 @@ class PsFitted(Fitted):
         """Feature streams side by side: (second, feature) float32, cut or repeated at the end to the sample's seconds.
 
         Raises:
-            DataError: If a stream is missing or does not run at 1 Hz.
+            DataError: If there is no stream to read, or one is missing or does not run at 1 Hz.
         """
+        if not self.streams:
+            raise DataError(
+                "ridge: the model reads no feature stream; name one with ps.ridge_streams, or leave ridge out with "
+                "evaluate=fused,constant,median,signal,prior,unseen_clips"
+            )
         num_seconds = round(sample.duration_s or 0.0)
         parts = []
         for stream in self.streams:
@@ -168,7 +177,7 @@ class PsFitted(Fitted):
             if signal is None or signal.rate_hz != 1.0:
                 seen = "is missing" if signal is None else f"runs at {signal.rate_hz:g} Hz"
                 raise DataError(
-                    f"{sample.clip_id}: stream {stream!r} {seen}, need features at 1 Hz for ridge and the automatic lag; "
+                    f"{sample.clip_id}: stream {stream!r} {seen}, ridge and the automatic lag need features at 1 Hz; "
                     "choose others with ps.ridge_streams, or set ps.target_lag_s to a number"
                 )
             index = np.minimum(np.arange(num_seconds), len(signal.data) - 1)
@@ -178,7 +187,7 @@ class PsFitted(Fitted):
     # ---- keeping
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON values of everything fitted; no person's labels are kept, only medians over people."""
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "median": self.prior.median,
             "ridge_weights": self.ridge.weights,
             "ridge_intercept": self.ridge.intercept,
@@ -188,7 +197,7 @@ class PsFitted(Fitted):
         if self.options.offset_kind == "prior":
             for clip, table in self.prior.curves.items():
                 arrays[f"prior/{clip}"] = np.nanmedian(table, axis=0).astype(np.float32)
-        values = {
+        values: dict[str, Any] = {
             "prior_smoothing_s": self.prior_smoothing_s,
             "lag_s": self.lag_s,
             "alpha": None if np.isnan(self.ridge.alpha) else self.ridge.alpha,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mersuite.losses import LossConfig
-from mersuite.schema import require
+from mersuite.schema import require_all
 
 System = Literal["constant", "median", "ridge", "signal", "prior", "fused"]
 SMOOTHING_CANDIDATES_S = (1, 3, 5, 7, 11, 15, 21)
@@ -17,14 +18,17 @@ LAG_CANDIDATES_S = (0, 1, 2, 3, 4, 5)
 class PsConfig:
     """What the ps track adds to the shared configuration.
 
-    Every system is an offset (constant 128, training median, or stimulus prior) plus a correction (none, ridge, network).
+    Every system is an offset (constant 128, training median, or stimulus prior) plus a correction (none, ridge or
+    network).
 
     Attributes:
         system: constant | median | ridge | signal (median + network) | prior | fused (prior + network).
         prior: The one switch for the stimulus prior; off makes `fused` correct the training median and `prior` be it.
-        valence_only: Correct valence alone. Off by default; helped some participants, see README.md of the track.
+        valence_only: Correct valence alone; arousal stays at the offset. Off by default; helped some participants, see
+            README.md of the track.
         target_lag_s: Whole seconds by which labels follow signals; "auto" chooses 0..5 s on validation rows with a
-            ridge regression. Why: raters lag by 1-5 s, and the lag must not be read off held-out rows.
+            ridge regression, and is 0 for a network without feature streams. Why: raters lag by 1-5 s, and the lag
+            must not be read off held-out rows.
         smoothing_s: Odd width of a moving average over the correction; "auto" chooses it on validation rows.
         prior_smoothing_s: The same for the prior's curves.
         shrink: Scale each dimension's correction by a factor in 0..1 chosen on validation rows. Why: a correction that
@@ -49,13 +53,13 @@ class PsConfig:
     ridge_streams: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("smoothing_s", "prior_smoothing_s"):
-            value = getattr(self, key)
-            require(value == "auto" or (value >= 1 and value % 2 == 1), f"{key}: need an odd number of seconds, got {value}")
-        lag = self.target_lag_s
-        require(lag == "auto" or 0 <= lag <= 30, f"target_lag_s: need 0 to 30 s or auto, got {lag}")
-        require(self.head_scale > 0, f"head_scale: need a value above 0, got {self.head_scale}")
-        require(0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}")
+        lag, scale, dropout = self.target_lag_s, self.head_scale, self.head_dropout
+        require_all(
+            *(_is_odd_width(key, getattr(self, key)) for key in ("smoothing_s", "prior_smoothing_s")),
+            (lag == "auto" or 0 <= lag <= 30, f"target_lag_s: need 0 to 30 s or auto, got {lag}"),
+            (0 < scale < math.inf, f"head_scale: need a value above 0, got {scale}"),
+            (0 <= dropout < 1, f"head_dropout: need 0 <= rate < 1, got {dropout}"),
+        )
 
     @property
     def offset_kind(self) -> Literal["constant", "median", "prior"]:
@@ -70,3 +74,8 @@ class PsConfig:
         if self.system in ("signal", "fused"):
             return "network"
         return "ridge" if self.system == "ridge" else "none"
+
+
+def _is_odd_width(key: str, value: int | str) -> tuple[bool, str]:
+    fits = value == "auto" or (isinstance(value, int) and value >= 1 and value % 2 == 1)
+    return fits, f"{key}: need an odd number of seconds or auto, got {value}"

@@ -73,7 +73,8 @@ class StimulusPrior:
             table = table[[row for row, subject in enumerate(self.subjects[clip]) if subject != own]]
         if table is None or len(table) == 0:
             return np.tile(self.median, (num_seconds, 1))
-        median = moving_average(np.nanmedian(table, axis=0), smoothing_s)
+        seen = ~np.isnan(table).all(axis=(0, 2))  # the one left out may have been the only one to go on so long
+        median = moving_average(np.nanmedian(table[:, seen], axis=0), smoothing_s)
         index = np.minimum(np.arange(num_seconds), len(median) - 1)
         return median[index].astype(np.float32)
 

@@ -29,10 +29,13 @@ class Ridge:
         """Fits on (rows, features), (rows, dimensions) and gives the validation MAE of the best penalty.
 
         Raises:
-            DataError: If there are no training or validation rows.
+            DataError: If there are no training or no validation rows.
         """
         if not len(train[0]) or not len(val[0]):
-            raise DataError("ridge: no training or validation rows with features; does a feature stream at 1 Hz exist?")
+            raise DataError(
+                f"ridge: there are {len(train[0])} training and {len(val[0])} validation rows, need both; "
+                "clips must be longer than the label lag (set ps.target_lag_s), and each side needs a group"
+            )
         inputs, targets = train[0].astype(np.float64), train[1].astype(np.float64)
         mean, std = inputs.mean(0), inputs.std(0)
         std = np.where(std > 1e-12, std, 1.0)
