@@ -92,8 +92,11 @@ class Comparison:
     differences: tuple[Mapping[str, Difference], ...]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Gives column names and rows of text: every metric, then the monitor's interval, difference and p-value."""
-        columns = ["system", "seeds", *self.metrics, f"{self.monitor} 95 % over {self.by}", "minus first", "95 %", "p"]
+        """Gives column names and rows of text: every metric, then the monitor's interval, difference and p-value.
+
+        Intervals are bootstrap intervals of the monitor at 95 %, over the groups that `by` names.
+        """
+        columns = ["system", "seeds", *self.metrics, "95 % interval", "minus first", "p"]
         rows = []
         for index, system in enumerate(self.systems):
             row = [
@@ -103,7 +106,7 @@ class Comparison:
             ]
             row.append(_range(system.intervals.get(self.monitor)))
             gap = self.differences[index - 1].get(self.monitor) if index else None
-            row += ["", "", ""] if gap is None else [f"{gap.value:+.3f}", _range(gap), f"{gap.p_value:.3f}"]
+            row += ["", ""] if gap is None else [f"{gap.value:+.2f} ({_range(gap)})", f"{gap.p_value:.3f}"]
             rows.append(row)
         return columns, rows
 
@@ -349,11 +352,11 @@ def _groups(predictions: Sequence[Prediction], by: str) -> list[str]:
 
 def _with_deviation(system: SystemScores, metric: str, sign: str) -> str:
     deviation = system.deviation(metric)
-    return f"{system.mean(metric):.3f}" + ("" if deviation is None else f" {sign} {deviation:.3f}")
+    return f"{system.mean(metric):.2f}" + ("" if deviation is None else f" {sign} {deviation:.2f}")
 
 
 def _range(interval: Interval | Difference | None) -> str:
-    return "" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
+    return "" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
 
 
 def _latex(text: str) -> str:

@@ -154,7 +154,8 @@ def test_table_and_summary_hold_the_numbers(runs):
     found = _compare(Levels(), runs)
     columns, rows = found.table()
     assert len(columns) == len(rows[0]) == len(rows[1]) and rows[0][0] == "base" and rows[0][-1] == ""
-    assert rows[1][columns.index("minus first")] == f"{found.differences[0]['mae'].value:+.3f}"
+    gap = found.differences[0]["mae"]
+    assert rows[1][columns.index("minus first")] == f"{gap.value:+.2f} ({gap.low:.2f} to {gap.high:.2f})"
     summary = json.loads(json.dumps(found.summary()))
     assert summary["differences"][0]["first"] == "better" and summary["differences"][0]["second"] == "base"
     assert summary["systems"][1]["metrics"]["mae"]["values"] == [found.systems[1].mean("mae")]
