@@ -164,7 +164,7 @@ class FeatureStore:
             environment.names[digest] = (tuple(ch_names), tuple(ch_types))
         return environment.names[digest]
 
-    def keys(self) -> Iterator[StoreKey]:
+    def all_keys(self) -> Iterator[StoreKey]:
         """Gives the keys of all entries, sorted."""
         for key, _ in self._items(b""):
             yield key
@@ -268,8 +268,8 @@ class FeatureStore:
             How many entries were deleted. The file does not shrink; later entries use the space.
         """
         wanted = frozenset(keep)
-        kept = {key[:3] for key in self.keys() if key.fingerprint in wanted}
-        return self.remove([key for key in self.keys() if key[:3] in kept and key.fingerprint not in wanted])
+        kept = {key[:3] for key in self.all_keys() if key.fingerprint in wanted}
+        return self.remove([key for key in self.all_keys() if key[:3] in kept and key.fingerprint not in wanted])
 
     # ---- source files
     def source_hash(self, path: Path) -> SourceHash | None:

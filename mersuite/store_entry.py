@@ -118,7 +118,7 @@ def pack(signal: Signal | None, names_digest: bytes) -> bytes:
         body = array.data.cast("B")
     header = json.dumps(fields, ensure_ascii=False).encode()
     header += b" " * (-(_PAGE_HEADER_BYTES + _PREFIX.size + len(header)) % _ALIGN_BYTES)
-    checksum = zlib.crc32(body, zlib.crc32(header))
+    checksum = zlib.crc32(body, zlib.crc32(header, len(header)))
     return b"".join((_PREFIX.pack(_MAGIC, len(header), checksum), header, body))
 
 
@@ -185,4 +185,4 @@ def checksum_matches(key: StoreKey, value: memoryview) -> bool:
         StoreError: If not even the beginning is.
     """
     header, body, checksum = _split(key, value)
-    return zlib.crc32(body, zlib.crc32(header)) == checksum
+    return zlib.crc32(body, zlib.crc32(header, len(header))) == checksum

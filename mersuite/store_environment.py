@@ -215,6 +215,7 @@ class Environment:
             snapshot = self._current or self.snapshot()
             value = snapshot.get(database, key)
             if value is None and self._env is not None and self._env.info()["last_txnid"] != snapshot.transaction.id():
+                del snapshot  # where the map must be moved, nothing may hold the old one
                 snapshot = self.snapshot()
                 value = snapshot.get(database, key)
             return snapshot, value
@@ -256,7 +257,9 @@ class Environment:
             while True:
                 try:
                     with env.begin(write=True) as transaction:
-                        return change(transaction, self._databases)
+                        result = change(transaction, self._databases)
+                    self._current = None  # the next read sees what was written
+                    return result
                 except lmdb.MapResizedError:
                     self._resize(env, 0)
                 except lmdb.MapFullError:
