@@ -284,4 +284,23 @@ def _check_targets(root: Path, path: Path) -> list[CheckRow]:
         fault(f"{path}: {layout.row_id(*row)} is in one of targets.csv and sample_ids.csv only")
         for row in differing[:5]
     ]
+    for sample_id, ratings in targets.items():
+        subject, video = layout.split_sample_id(sample_id)
+        annotation = root / "annotations" / f"{subject}_label.mat"
+        if annotation.is_file():
+            rows += _check_same_ratings(annotation, f"video_{video}", ratings)
     return rows
+
+
+def _check_same_ratings(path: Path, key: str, ratings: Mapping[int, tuple[int, int]]) -> list[CheckRow]:
+    try:
+        stored = reader.orient_labels(read_mat_array(path, key), f"{path}: {key}")
+    except DataError:
+        return []  # reported with the annotation files
+    beyond = [second for second in ratings if second >= len(stored)]
+    differing = [second for second, pair in ratings.items() if second < len(stored) and tuple(stored[second]) != pair]
+    if not beyond and not differing:
+        return []
+    return [
+        fault(f"{path}: {key}: differs from targets.csv at {len(beyond) + len(differing)} of {len(ratings)} seconds")
+    ]

@@ -103,7 +103,7 @@ def bayes_errors(config: FakeConfig, clips: Clips) -> dict[str, dict[str, float 
     # What is left of a rating once the expected own part is taken off does not depend on the latent.
     rest = np.median(common + config.own_strength * own - expected_own, axis=(0, 1))
     systems = {
-        "constant": (np.full(2, float(LABEL_CENTRE)), "always 128"),
+        "constant": (np.full(2, float(LABEL_CENTRE)), "128, the middle of the scale, at every second"),
         "median": (np.median(truth, axis=(0, 1)), "the median rating of each dimension, the best constant"),
         "signal": (expected_own + rest, "E[own | latent] plus the median of the rest; clip and second are unknown"),
         "prior": (common, "the true curve of the clip at each second, no signal"),

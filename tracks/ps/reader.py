@@ -76,7 +76,8 @@ def _read_train(root: Path) -> TrackData:
         found, _ = layout.subject_clips(root, subject, headers[subject], lengths)
         clips += found
         samples += [_rated_sample(clip, labels[layout.number_of(clip)]) for clip in found]
-    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=(_count_note("training", clips, samples),))
+    notes = (_count_note("training", clips, samples), *_rate_notes(clips))
+    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=notes)
 
 
 def _read_test(root: Path) -> TrackData:
@@ -95,9 +96,8 @@ def _read_test(root: Path) -> TrackData:
     left_out = set(layout.find_subjects(root, "predict")) - {sample.groups["subject"] for sample in samples}
     if left_out:
         notes.append(f"leaderboard subjects without a row in {ids_path.name}, left out: {', '.join(sorted(left_out))}")
-    return TrackData(
-        clips=tuple(clips), samples=tuple(samples), notes=(_count_note("leaderboard", clips, samples), *notes)
-    )
+    first = (_count_note("leaderboard", clips, samples), *_rate_notes(clips))
+    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=(*first, *notes))
 
 
 def read_ps_manifest(path: Path, split: str) -> TrackData:
@@ -278,6 +278,17 @@ def _count_note(kind: str, clips: Sequence[Clip], samples: Sequence[Sample]) -> 
     missing = [stream for stream in layout.STREAMS if stream not in streams]
     absent = f"; not there: {', '.join(missing)}" if missing else ""
     return f"{kind}: {subjects} subjects, {len(clips)} trials, {seconds} seconds; streams: {', '.join(streams)}{absent}"
+
+
+def _rate_notes(clips: Sequence[Clip]) -> list[str]:
+    """One note for each kind of signal that not all subjects have at the same rate."""
+    notes = []
+    for stream in ("eeg", "fnirs"):
+        media = [clip.media[stream] for clip in clips if stream in clip.media]
+        found = sorted({medium.rate_hz for medium in media if isinstance(medium, Media) and medium.rate_hz})
+        if len(found) > 1:
+            notes.append(f"{stream} sampling rates differ: {', '.join(f'{rate:g} Hz' for rate in found)}")
+    return notes
 
 
 def _archive_hint(root: Path) -> str:

@@ -170,6 +170,15 @@ def test_rate_is_found_from_samples_and_rated_seconds(tmp_path: Path, rate_hz: f
     assert media["fnirs"].rate_hz == 1000.0 / 21.0
 
 
+def test_subjects_at_different_rates_are_noted(root: Path):
+    for name in ("EEG_videos", "EEG_baselines"):
+        for key in ("video_1", "video_2"):
+            change(root / f"data/test_2/{name}.mat", key, lambda array: np.repeat(array, 5, axis=1))
+    data = read_ps(root, "train")
+    assert "eeg sampling rates differ: 200 Hz, 1000 Hz" in data.notes
+    assert [clip.media["eeg"].rate_hz for clip in data.clips] == [200.0, 200.0, 1000.0, 1000.0]
+
+
 def test_missing_mat_is_named(root: Path):
     (root / "data/test_2/fNIRS_videos.mat").unlink()
     with pytest.raises(
