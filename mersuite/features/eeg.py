@@ -308,7 +308,10 @@ class EegExtractor(Extractor):
         if seconds < 1:
             length = len(signal.data) / signal.rate_hz
             raise DataError(f"{clip.clip_id}: {stream} lasts {length:.2f} s, need 1 s or more; leave the clip out")
-        data = self._chain(signal.rate_hz, clip).apply(signal.data)
+        chain = self._chain(signal.rate_hz, clip)
+        if chain.outlasts(len(signal.data)):
+            _log.warning("%s: %s is shorter than half a filter; raise %s.low_hz", clip.clip_id, stream, KEY)
+        data = chain.apply(signal.data)
         return data * np.float32(MICROVOLTS[signal.unit]), seconds
 
     def _mark_bad(self, trials: Sequence[_Trial], layout: _Layout) -> None:

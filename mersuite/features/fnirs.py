@@ -272,7 +272,7 @@ class FnirsExtractor(Extractor):
             calm = self._read(clip, "fnirs_baseline")
             if calm.sites != recording.sites:
                 raise DataError(
-                    f"{clip.clip_id}: fnirs and fnirs_baseline have other channels; give files of one device"
+                    f"{clip.clip_id}: fnirs and fnirs_baseline differ in channels; give files of one device"
                 )
             good = good & calm.good
         if not good.any():
@@ -280,6 +280,8 @@ class FnirsExtractor(Extractor):
         if not good.all():
             _log.info("%s: filled %d of %d fNIRS channels", clip.clip_id, (~good).sum(), len(good))
         chain = self._chain(recording.rate_hz, clip)
+        if chain.outlasts(len(recording.data)):
+            _log.warning("%s: fnirs is shorter than half a filter; set %s.detrend, not low_hz", clip.clip_id, KEY)
         values = self._clean(recording, good)
         level = values.mean(axis=0) if calm is None else self._clean(calm, good).mean(axis=0)
         signal = chain.apply(values - level)

@@ -147,6 +147,10 @@ class LinearChain:
         """Samples by which the filters together reach to either side."""
         return sum(len(taps) // 2 for taps in self.filters)
 
+    def outlasts(self, num_samples: int) -> bool:
+        """Tells whether one of the filters reaches further to a side than such a recording is long."""
+        return any(len(taps) // 2 > num_samples - 1 for taps in self.filters)
+
     def num_out(self, num_samples: int) -> int:
         """Samples that come out for so many samples in."""
         return max(round(num_samples * self.target_hz / self.rate_hz), 1)

@@ -8,6 +8,8 @@ from functools import cache
 
 import numpy as np
 
+from mersuite.signal.positions import TABLE
+
 NON_SCALP = frozenset(("M1", "M2", "A1", "A2", "CB1", "CB2"))
 """Mastoids, ear lobes and the two electrodes below the occipital rim: kept, but no source of any average."""
 STAND_INS = {"CB1": "PO9", "CB2": "PO10"}
@@ -28,8 +30,6 @@ def plain_name(name: str) -> str:
 @cache
 def standard_positions() -> dict[str, tuple[float, float, float]]:
     """Gives name in capitals -> (x, y, z) in metres, head coordinates, of all electrodes of the 10-05 system."""
-    from mersuite.signal.positions import TABLE
-
     found = {}
     for entry in TABLE.replace("\n", " ").split(";"):
         name, *values = entry.split()
