@@ -32,9 +32,7 @@ def headline(run: RunFolder, track: Track) -> str:
     for name in [each for each in BESIDE if each in run.metrics and each != run.main]:
         gap = main[metric] - run.metrics[name][metric]
         tiles.append(html.tile(f"{run.metrics[name][metric]:.2f}", f"{name}; {run.main} differs by {gap:+.2f}"))
-    groups = len(main.get("groups", {}).get(track.reports_by, {}))
-    counted = f"held-out rows of {groups} {track.reports_by}s" if groups else "held-out rows"
-    tiles.append(html.tile(f"{int(main['num_rows']):,}", counted))
+    tiles.append(html.tile(f"{int(main['num_rows']):,}", f"held-out rows of {_counted(run, track)}"))
     facts = [
         f"track {run.track}",
         f"main system: {run.main}",
@@ -79,12 +77,8 @@ def published(run: RunFolder, track: Track) -> str:
         return ""
     metrics = [name for name in track.metric_names if any(name in figure.metrics for figure in figures)]
     main = run.metrics[run.main]
-    own = [
-        f"{run.main} (this run)",
-        run.metrics[run.main].get("protocol", ""),
-        *(f"{main[name]:.2f}" for name in metrics),
-        "",
-    ]
+    protocol = f"{_counted(run, track)}, {len(run.info['evaluations'][run.main]['folds'])} folds"
+    own = [f"{run.main} (this run)", protocol, *(f"{main[name]:.2f}" if name in main else "" for name in metrics), ""]
     rows = [own] + [
         [
             figure.system,
@@ -105,7 +99,7 @@ def errors_by_group(run: RunFolder, track: Track) -> str:
     """Gives the monitored metric of every member of every group that metrics.json tells apart."""
     main = run.metrics[run.main].get("groups", {})
     parts = []
-    for by, members in main.items():
+    for by, members in sorted(main.items(), key=lambda item: item[0] != track.reports_by):
         values = {name: facts[track.monitor] for name, facts in members.items() if track.monitor in facts}
         beside = {
             other: {name: facts[track.monitor] for name, facts in run.metrics[other]["groups"].get(by, {}).items()}
@@ -203,6 +197,12 @@ def provenance(run: RunFolder, traits: Mapping[str, Any]) -> str:
     parts = [html.table(["what", "value"], rows, text_columns=(0, 1))]
     parts.append(html.preformatted("Configuration", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)))
     return html.section("How it was made", "", parts)
+
+
+def _counted(run: RunFolder, track: Track) -> str:
+    """Gives "24 subjects"."""
+    members = run.metrics[run.main].get("groups", {}).get(track.reports_by, {})
+    return f"{len(members)} {track.reports_by}{'' if len(members) == 1 else 's'}"
 
 
 def _gaps(comparison: Comparison | None, metric: str) -> dict[str, str]:

