@@ -31,7 +31,7 @@ from mersuite.store_entry import (
     parse_key,
     unpack,
 )
-from mersuite.store_environment import DATA_FILE, OWN_FILES, Environment, WriterLock, environment_of
+from mersuite.store_environment import DATA_FILE, OWN_FILES, Environment, NotMadeError, WriterLock, environment_of
 
 _log = logging.getLogger(__name__)
 DEFAULT_MAP_SIZE_BYTES = 16 * 2**30
@@ -280,6 +280,18 @@ class FeatureStore:
 
 def _source_key(path: Path) -> bytes:
     return hashlib.sha256(os.fsencode(path.resolve())).digest()
+
+
+def open_if_made(path: Path) -> FeatureStore | None:
+    """Gives a reader, or None where no store was made yet.
+
+    Raises:
+        StoreError: If what is there is damaged, or is something else.
+    """
+    try:
+        return FeatureStore(path, readonly=True)
+    except NotMadeError:
+        return None
 
 
 def _open_reader(path: Path) -> FeatureStore:

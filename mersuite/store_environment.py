@@ -42,6 +42,10 @@ _registry_lock = threading.RLock()
 _held_locks: set[Path] = set()
 
 
+class NotMadeError(StoreError):
+    """There is no store yet, or another process is just making it."""
+
+
 class Snapshot:
     """A read transaction, kept open as long as anything read from it is in use.
 
@@ -105,7 +109,7 @@ class Environment:
     def _open(self, create: bool) -> lmdb.Environment:
         data, lock = self.path / DATA_FILE, self.path / "lock.mdb"
         if not data.exists() and not create:
-            raise StoreError(f"{self.path} is not a feature store (no {DATA_FILE}); `mersuite prepare` makes one")
+            raise NotMadeError(f"{self.path} is not a feature store (no {DATA_FILE}); `mersuite prepare` makes one")
         writable = os.access(self.path, os.W_OK) and all(
             os.access(item, os.W_OK) for item in (data, lock) if item.exists()
         )
@@ -164,7 +168,7 @@ class Environment:
                 "`mersuite prepare` into a new folder"
             )
         if not create:
-            raise StoreError(f"{self.path} is an empty feature store; run `mersuite prepare`")
+            raise NotMadeError(f"{self.path} is an empty feature store; run `mersuite prepare`")
         with env.begin(write=True) as transaction:
             databases = {name: env.open_db(name, txn=transaction) for name in DATABASES}
             transaction.put(b"format", FORMAT)

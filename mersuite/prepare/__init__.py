@@ -20,9 +20,9 @@ from mersuite.errors import StoreError
 from mersuite.features.base import Extractor
 from mersuite.prepare.coverage import Coverage, StreamCoverage
 from mersuite.prepare.plan import Group, Plan, make_plan
-from mersuite.prepare.reader import FeatureReader, is_store, num_cores, stream_fingerprints
-from mersuite.prepare.work import Extracted, Unit, computed, local_pool, make_units
-from mersuite.store import FeatureStore
+from mersuite.prepare.reader import FeatureReader, num_cores, stream_fingerprints
+from mersuite.prepare.work import Extracted, InProcess, Unit, computed, local_pool, make_units
+from mersuite.store import FeatureStore, open_if_made
 
 _log = logging.getLogger(__name__)
 Advance = Callable[[str, int], None]
@@ -56,10 +56,11 @@ def prepare(
         StoreError: If the store is damaged, of another format, or no space is left.
     """
     plan = _plan_with_memory(clips, extractors, store_path)
-    if is_store(store_path):
-        with FeatureStore(store_path, readonly=True) as store:
-            if not _to_do(plan, store):
-                return _report(plan, clips, extractors, store, {}, 0)
+    existing = open_if_made(store_path)
+    if existing is not None:
+        with existing:
+            if not _to_do(plan, existing):
+                return _report(plan, clips, extractors, existing, {}, 0)
     with FeatureStore(store_path, readonly=False, wait=True) as store:
         to_do = _to_do(plan, store)
         if not to_do:
@@ -72,10 +73,11 @@ def prepare(
 
 def _plan_with_memory(clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path) -> Plan:
     """Plans, using and extending what the store remembers of the contents of source files."""
-    if not is_store(store_path):
+    existing = open_if_made(store_path)
+    if existing is None:
         return make_plan(clips, extractors, None, num_cores())
-    with FeatureStore(store_path, readonly=True) as store:
-        plan = make_plan(clips, extractors, store, num_cores())
+    with existing:
+        plan = make_plan(clips, extractors, existing, num_cores())
     if plan.fresh_sources and os.access(store_path, os.W_OK):
         # Another writer, or a full disk, only means that these files are hashed once more next time.
         with contextlib.suppress(StoreError), FeatureStore(store_path, readonly=False) as store:
@@ -98,7 +100,8 @@ def _run(
         advance = stack.enter_context(_progress_bar(groups, progress))
         pool = executor or stack.enter_context(local_pool(min(num_workers, max(1, len(units)))))
         # One unit more than there are workers keeps them busy while the parent writes.
-        for unit, extracted in computed(units, pool, num_workers + 1):
+        in_flight = 1 if isinstance(pool, InProcess) else num_workers + 1
+        for unit, extracted in computed(units, pool, in_flight):
             written_bytes += _store_unit(store, unit, extracted)
             done_bytes += sum(group.source_bytes for group in unit.groups)
             seconds[unit.name] = seconds.get(unit.name, 0.0) + extracted.seconds

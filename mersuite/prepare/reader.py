@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from mersuite.clip import Clip, Signal
 from mersuite.errors import StoreError
 from mersuite.features.base import Extractor
 from mersuite.prepare.plan import make_plan
-from mersuite.store import FeatureStore
+from mersuite.store import FeatureStore, open_if_made
 from mersuite.store_entry import StoreKey
 
 
@@ -29,19 +30,17 @@ def stream_fingerprints(
         ConfigError: If two extractors write one stream.
         DataError: If a source file cannot be read.
     """
-    store = FeatureStore(store_path, readonly=True) if is_store(store_path) else None
-    plan = make_plan(clips, extractors, store, num_cores())
+    with contextlib.ExitStack() as stack:
+        store = open_if_made(store_path)
+        if store is not None:
+            stack.enter_context(store)
+        plan = make_plan(clips, extractors, store, num_cores())
     return {
         (clip.clip_id, stream): group.key(clip, stream)
         for group in plan.groups
         for clip in group.clips
         for stream in group.extractor.outputs()
     }
-
-
-def is_store(path: Path) -> bool:
-    """Whether something that may be a store is there; opening it tells whether it is a sound one."""
-    return (path / "data.mdb").is_file()
 
 
 class FeatureReader:
@@ -77,14 +76,16 @@ class FeatureReader:
         """
         keys = stream_fingerprints(clips, extractors, store_path)
         streams = [stream for extractor in extractors.values() for stream in extractor.outputs()]
-        if keys and not is_store(store_path):
-            raise StoreError(f"store.path: there is no feature store at {store_path}; run `mersuite prepare`")
         reader = cls(store_path, clip_ids=[clip.clip_id for clip in clips], streams=streams, keys=keys)
         if keys:
-            missing = reader._opened().missing(keys.values())
+            store = open_if_made(store_path)
+            if store is None:
+                raise StoreError(f"store.path: there is no feature store at {store_path}; run `mersuite prepare`")
+            reader._store = store
+            missing = store.missing(keys.values())
             if missing:
                 key = missing[0]
-                stale = reader._opened().fingerprints(key.dataset, key.clip_id, key.stream)
+                stale = store.fingerprints(key.dataset, key.clip_id, key.stream)
                 why = "was made by another configuration or from other files" if stale else "is not prepared"
                 raise StoreError(
                     f"{store_path}: {key.stream!r} of clip {key.clip_id!r} {why} ({len(missing)} of {len(keys)} "

@@ -87,12 +87,24 @@ class Sometimes(Alone):
             yield clip.clip_id, {} if clip.clip_id.endswith("1") else {"sometimes": signal(read(clip))}
 
 
+class Threads(Alone):
+    """Gives the number of threads that libraries are told to use."""
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("threads",)
+
+    def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
+        told = np.array([[float(os.environ[f"{name}_NUM_THREADS"]) for name in ("OMP", "MKL")]], np.float32)
+        for clip in clips:
+            yield clip.clip_id, {"threads": Signal(data=told, rate_hz=0.0, ch_names=())}
+
+
 class Failing(Alone):
-    """Cannot read the third clip of a subject."""
+    """Cannot read one clip."""
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         for clip in clips:
-            if clip.clip_id.endswith("2"):
+            if clip.clip_id == "s1/v2":
                 raise DataError("the recording is flat")
             yield from super().extract([clip])
 
