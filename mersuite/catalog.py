@@ -6,8 +6,8 @@ import ast
 import importlib
 import inspect
 from functools import cache
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 from mersuite.errors import ConfigError, did_you_mean
 

@@ -94,7 +94,9 @@ def part_places(cls: type) -> frozenset[tuple[str, ...]]:
     for item in fields(cls):
         hint = hints[item.name]
         if "kind" in item.metadata:
-            found.add((item.name,) if hint is Named else (item.name, "*"))
+            origin = get_origin(hint)
+            many = isinstance(origin, type) and issubclass(origin, Mapping)
+            found.add((item.name, "*") if many else (item.name,))
         elif isinstance(hint, type) and is_dataclass(hint):
             found |= {(item.name, *place) for place in part_places(hint)}
     return frozenset(found)

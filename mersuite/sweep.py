@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,12 +190,14 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if url.endswith(".log"):
             return optuna.storages.JournalStorage(journal.JournalFileBackend(url))
-        return optuna.storages.RDBStorage(
-            url,
-            heartbeat_interval=30,
-            failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=2),
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # heartbeats are marked as experimental, their callback is renamed in 4.9
+            return optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=30,
+                failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=2),
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+            )
     except Exception as error:
         raise ConfigError(
             f"sweep.storage: cannot open {without_password(url)!r} ({' '.join(str(error).split())[:200]}); "
