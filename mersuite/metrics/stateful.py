@@ -18,6 +18,8 @@ class _MeanOfErrors(Metric):
     full_state_update = False
     is_differentiable = True
     higher_is_better = False
+    total: torch.Tensor
+    count: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +61,10 @@ class _OfMoments(Metric):
     full_state_update = False
     is_differentiable = True
     higher_is_better = True
+    count: torch.Tensor
+    sums: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
 
     def __init__(self, num_columns: int, center: float = 0.0) -> None:
         """Prepares the sums.
