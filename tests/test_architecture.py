@@ -19,13 +19,19 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 MAX_FILE_LINES = 400
+MAX_TEST_FILE_LINES = 600  # a test file follows the module that it mirrors, and its cases are independent
 MAX_FUNCTION_LINES = 50  # without the docstring
 LONG_FILES: dict[str, str] = {}
 """File -> why it is not split."""
 LONG_FUNCTIONS: dict[str, str] = {}
 """file:function -> why it is not split."""
 
-STARTED_AS_PROGRAMS: dict[str, str] = {"mersuite.cli": "tests/e2e runs it", "mersuite.verbs": "tests/e2e runs them"}
+TESTED_THROUGH_OTHERS: dict[str, str] = {
+    "mersuite.__main__": "tests/e2e runs it",
+    "mersuite.cli": "tests/e2e runs it",
+    "mersuite.verbs": "tests/e2e runs them",
+    "mersuite.config_sections": "mersuite.config gives its names on, and its tests use them from there",
+}
 """Part -> why no test imports it."""
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base2", "new", "v2"}
@@ -169,7 +175,8 @@ def test_a_light_command_starts_fast_and_loads_no_heavy_package(words: list[str]
 @pytest.mark.parametrize("path", [*SHIPPED, *SCRIPTS, *TESTS], ids=_name)
 def test_file_is_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_FILE_LINES or _name(path) in LONG_FILES
+    limit = MAX_TEST_FILE_LINES if path in TESTS else MAX_FILE_LINES
+    assert lines <= limit or _name(path) in LONG_FILES
 
 
 @pytest.mark.parametrize("path", [*SHIPPED, *SCRIPTS], ids=_name)
@@ -265,4 +272,4 @@ def _tested() -> frozenset[str]:
 def test_every_part_of_mersuite_is_imported_by_a_test() -> None:
     parts = {".".join(_module(path).split(".")[:2]) for path in SHIPPED if path.name != "__init__.py"}
     covered = {".".join(name.split(".")[:2]) for name in _tested()}
-    assert parts - covered - set(STARTED_AS_PROGRAMS) == set()
+    assert parts - covered - set(TESTED_THROUGH_OTHERS) == set()
