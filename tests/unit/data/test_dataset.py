@@ -37,7 +37,9 @@ def ramp(duration_s: float, rate_hz: float, num_channels: int = 2, start_s: floa
 
 
 def make_samples(durations: Mapping[str, float | None], **fields) -> list[Sample]:
-    return [Sample(sample_id=name, clip_id=name, groups={}, duration_s=value, **fields) for name, value in durations.items()]
+    return [
+        Sample(sample_id=name, clip_id=name, groups={}, duration_s=value, **fields) for name, value in durations.items()
+    ]
 
 
 def seconds_of(sample: Sample) -> dict[str, np.ndarray]:
@@ -169,7 +171,10 @@ def test_weights_of_one_are_left_out(dataset: WindowDataset) -> None:
 
 def test_token_ids_are_whole_numbers_without_a_channel_axis() -> None:
     reader = Memory(
-        {(name, "text"): Signal(data=np.arange(1, n)[:, None], rate_hz=0.0, ch_names=()) for name, n in (("a", 4), ("b", 6))}
+        {
+            (name, "text"): Signal(data=np.arange(1, n)[:, None], rate_hz=0.0, ch_names=())
+            for name, n in (("a", 4), ("b", 6))
+        }
     )
     samples = make_samples({"a": None, "b": None})
     batch = WindowDataset(samples, plan_windows(samples, None, None), reader, ["text"], None).__getitems__([0, 1])
