@@ -119,7 +119,7 @@ def write_fake(config: FakeConfig, out: Path) -> Mapping[str, Any]:
         "num_clips": config.num_clips,
         "num_seconds": sum(len(ratings) for subject in trials.values() for ratings, _ in subject.trials),
         "size_bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
-        "bayes": {name: values["mae"] for name, values in errors.items()},
+        "bayes": {name: round(float(values["mae"]), 2) for name, values in errors.items()},
     }
 
 
