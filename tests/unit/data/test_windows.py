@@ -67,7 +67,7 @@ def test_a_stride_that_leaves_gaps_is_refused() -> None:
 
 def test_rows_of_a_window_are_the_nearest_to_its_start_at_the_exact_rate() -> None:
     exact = Fraction(1000, 21)
-    for start in range(0, 171):
+    for start in range(171):
         first, count = window_rows(1000 / 21, float(start), 10.0)
         assert abs(first - start * exact) <= Fraction(1, 2)
         assert count == 476
