@@ -19,7 +19,6 @@ A `<stream>_baseline` is a stretch of its own: start_s and duration_s do not app
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import numpy as np
 
 from mersuite.clip import Media
 from mersuite.errors import DataError, did_you_mean
+from mersuite.media.csv_lines import read_csv_lines
 
 SPLITS = ("train", "test")
 _FIELDS = ("key", "rate_hz", "unit", "start_s", "duration_s")
@@ -93,14 +93,7 @@ def read_target_csv(path: Path, names: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: If a column is missing, a cell is no number, or the seconds have gaps. The message names the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream)
-        lines = [
-            (reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)
-        ]
+    lines = read_csv_lines(path)
     if not lines:
         raise DataError(f"{path}: no line; need the columns second, {', '.join(names)}")
     columns = list(range(len(names)))
@@ -128,18 +121,11 @@ def read_target_csv(path: Path, names: Sequence[str]) -> np.ndarray:
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such manifest file")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
-        lines = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
-            lines.append((reader.line_num, [cell.strip() for cell in cells]))
+    lines = read_csv_lines(path)
+    header = lines.pop(0)[1] if lines else []
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
     if not lines:
         raise DataError(f"{path}: no recording; need a header line and one line a recording")
     return header, lines

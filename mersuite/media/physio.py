@@ -6,7 +6,6 @@ with numpy and scipy alone.
 
 from __future__ import annotations
 
-import csv
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import scipy.io
 
 from mersuite.clip import Media, Signal
 from mersuite.errors import DataError
+from mersuite.media.csv_lines import read_csv_lines
 
 if TYPE_CHECKING:
     import mne
@@ -137,8 +137,7 @@ def read_reservations(path: Path, subject: str) -> np.ndarray:
         DataError: If the file has no such columns, no row or two rows of the subject, or other values than 0 and 1.
     """
     path = _existing(path)
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(cell.strip() for cell in row)]
+    rows = [cells for _, cells in read_csv_lines(path)]
     header = rows[0] if rows else []
     columns = [index for index, name in enumerate(header) if name.lower().startswith(("ch-", "ch_"))]
     if "sub_id" not in header or not columns:

@@ -6,7 +6,6 @@ tracks/ps/README.md.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from mersuite.clip import Clip, Media, Sample
 from mersuite.errors import DataError
+from mersuite.media.csv_lines import read_csv_lines
 from mersuite.media.physio import mat_shapes
 from tracks.ps.rates import SignalFile, find_rate
 
@@ -139,22 +139,17 @@ def read_columns(path: Path, names: Sequence[str]) -> list[tuple[int, tuple[str,
     Raises:
         DataError: If the file or a column is missing, a line is short, or there is no line at all.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
-        missing = [name for name in names if name not in header]
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(missing)}; the columns are {', '.join(header) or 'none'}")
-        places = [header.index(name) for name in names]
-        rows = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) <= max(places):
-                raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells, need {len(header)}")
-            rows.append((reader.line_num, tuple(cells[place].strip() for place in places)))
+    lines = read_csv_lines(path)
+    header = lines.pop(0)[1] if lines else []
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; the columns are {', '.join(header) or 'none'}")
+    places = [header.index(name) for name in names]
+    rows = []
+    for line, cells in lines:
+        if len(cells) <= max(places):
+            raise DataError(f"{path}, line {line}: {len(cells)} cells, need {len(header)}")
+        rows.append((line, tuple(cells[place] for place in places)))
     if not rows:
         raise DataError(f"{path}: no line below the header")
     return rows
@@ -339,18 +334,21 @@ def _media(stream: str, path: Path, video: int, rate_hz: float) -> Media:
 
 
 def _known_subjects(root: Path, ids: Mapping[str, Sequence[int]] | None) -> list[str]:
+    """Gives the subjects to predict: those of the ids, whatever they are called, else every predict<n>."""
     subjects = find_subjects(root, "predict")
-    if not subjects:
+    listed = dict.fromkeys(split_sample_id(sample_id)[0] for sample_id in ids or ())
+    # Why any name: how the organisers call the people of the private cohort is not known.
+    unknown = sorted(subject for subject in listed if not (root / "data" / subject).is_dir())
+    if not subjects and len(unknown) == len(listed):
         raise DataError(f"data.root={root}: no leaderboard subject; expected folders data/predict<n>")
     if ids is None:
         return subjects
-    listed = {split_sample_id(sample_id)[0] for sample_id in ids}
-    unknown = sorted(listed - set(subjects))
     if unknown:
+        there = ", ".join(sorted(path.name for path in (root / "data").iterdir() if path.is_dir()))
         raise DataError(
-            f"sample_ids.csv lists {unknown[0]!r}, an unknown subject; {root / 'data'} has {', '.join(subjects)}"
+            f"sample_ids.csv lists {unknown[0]!r}, an unknown subject; {root / 'data'} has {there or 'no folder'}"
         )
-    return [subject for subject in subjects if subject in listed]
+    return [subject for subject in subjects if subject in listed] + [item for item in listed if item not in subjects]
 
 
 def _wanted_seconds(subject: str, ids: Mapping[str, Sequence[int]]) -> dict[int, int]:

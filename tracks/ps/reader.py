@@ -202,6 +202,8 @@ def manifest_trial(path: Path, row: ManifestRow) -> tuple[Clip, Sample]:
     if "fnirs_reservations" in media:
         media["fnirs_reservations"] = replace(media["fnirs_reservations"], key=groups["subject"])
     length_s = min(recording_length_s(medium) for medium in trials.values())
+    if length_s < 1.0:
+        raise DataError(f"{where}: the recording has {length_s:.2f} s, need 1 s or more")
     ratings = _manifest_ratings(where, row, int(length_s + 0.05))
     if ratings is not None and len(ratings) > length_s + TRIAL_TOLERANCE_S:
         raise DataError(f"{where}: {len(ratings)} rated seconds, but the recording has {length_s:.2f} s")

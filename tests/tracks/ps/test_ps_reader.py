@@ -437,6 +437,7 @@ def recordings(intact: Path, tmp_path: Path) -> Path:
     shutil.copy(intact / "data/test_1/EEG_videos.mat", tmp_path / "eeg.mat")
     shutil.copy(intact / layout.RESERVATIONS_FILE, tmp_path / "kept.csv")
     (tmp_path / "t.csv").write_text("second,valence,arousal\n0,10,20\n1,30,40.5\n")
+    (tmp_path / "long.csv").write_text("10,20\n30,40\n50,60\n")
     return tmp_path
 
 
@@ -476,7 +477,8 @@ def test_manifest_gives_trials_with_truth_over_time_for_the_clip_or_none(recordi
         ("a,p,,,,,,,,train,kept.csv", "line 2: need a recording in the column eeg or fnirs"),
         ("a,p,eeg.mat,video_1,200,2,,100,,train,", r"line 2: target\.arousal is missing"),
         ("a,p,eeg.mat,video_1,200,2,,0.2,9,train,", r"line 2: ratings go from 0\.2 to 9; rescale them to 1 to 255"),
-        ("a,p,eeg.mat,video_1,200,0.4,t.csv,,,train,", r"line 2: 2 rated seconds, but the recording has 0\.40 s"),
+        ("a,p,eeg.mat,video_1,200,0.4,,,,train,", r"line 2: the recording has 0\.40 s, need 1 s or more"),
+        ("a,p,eeg.mat,video_1,200,1,long.csv,,,train,", r"line 2: 3 rated seconds, but the recording has 1\.00 s"),
         ("a,p,eeg.mat,video_1,,,,,,train,", "does not say its variable and sampling rate"),
         ("a,p,eeg.mat,video_1,200,2,,,,test,", "no row of split 'train'"),
     ],

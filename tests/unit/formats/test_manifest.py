@@ -99,7 +99,7 @@ def test_faulty_manifest_is_refused_with_its_line(folder: Path, lines: tuple[str
 
 
 def test_missing_manifest_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="no such manifest file"):
+    with pytest.raises(DataError, match="no such file"):
         read_manifest(tmp_path / "none.csv", STREAMS)
 
 
