@@ -12,7 +12,7 @@ from mersuite.errors import DataError
 from mersuite.track import Fitted, ReadFeatures
 from tracks.ps.head import TARGET
 from tracks.ps.options import LAG_CANDIDATES_S, SMOOTHING_CANDIDATES_S, PsConfig
-from tracks.ps.prior import StimulusPrior, moving_average
+from tracks.ps.prior import STATISTICS, StimulusPrior, moving_average
 from tracks.ps.ridge import Ridge, lagged_rows
 
 CENTRE = 128.0
@@ -35,6 +35,7 @@ class PsFitted(Fitted):
         self.prior = StimulusPrior()
         self.ridge = Ridge()
         self.prior_smoothing_s = 1
+        self.prior_refined = False
         self.lag_s = 0
         self.smoothing_s = np.full(2, 1 if options.smoothing_s == "auto" else options.smoothing_s, dtype=np.int64)
         self.shrink = np.ones(2, dtype=np.float32)
@@ -46,7 +47,7 @@ class PsFitted(Fitted):
         self.prior.fit(train)
         self._train_ids = frozenset(sample.sample_id for sample in train)
         if self.options.offset_kind == "prior":
-            self.prior_smoothing_s = self._choose_prior_smoothing(val)
+            self._choose_prior(val, {})
         wanted = self.options.target_lag_s
         correction = self.options.correction_kind
         if correction == "ridge" or (correction == "network" and wanted == "auto" and self.streams):
@@ -54,22 +55,49 @@ class PsFitted(Fitted):
         elif correction == "network" and wanted != "auto":
             self.lag_s = int(wanted)
 
-    def _choose_prior_smoothing(self, val: Sequence[Sample]) -> int:
-        wanted = self.options.prior_smoothing_s
-        if wanted != "auto":
-            return wanted
-        errors = {}
-        for width in SMOOTHING_CANDIDATES_S:
-            gaps = [
-                np.abs(
-                    self.prior.curve(item, len(item.target[TARGET]), leave_out_own=False, smoothing_s=width)
-                    - item.target[TARGET]
-                )
-                for item in val
-                if self.prior.knows(item)
-            ]
-            errors[width] = float(np.concatenate(gaps).mean()) if gaps else 0.0
-        return min(errors, key=lambda width: (errors[width], width))
+    def _choose_prior(
+        self,
+        val: Sequence[Sample],
+        corrections: Mapping[str, np.ndarray],
+        train: Sequence[tuple[Sample, np.ndarray]] | None = None,
+    ) -> None:
+        """Sets the prior's statistic and smoothing, and whether it is refined, by validation MAE.
+
+        Args:
+            val: Validation samples.
+            corrections: What is added to the prior for each of them; absent means nothing.
+            train: Corrections of the training samples, for a refined prior; None for the plain one.
+        """
+        smoothings = (
+            SMOOTHING_CANDIDATES_S if self.options.prior_smoothing_s == "auto" else (self.options.prior_smoothing_s,)
+        )
+        statistics = tuple(STATISTICS) if self.options.prior_statistic == "auto" else (self.options.prior_statistic,)
+        known = [item for item in val if self.prior.knows(item)]
+        choices: list[tuple[float, int, int, str, dict[str, np.ndarray]]] = []
+        plain = self.prior.explained
+        for is_refined in (False, True) if train is not None else (False,):
+            self.prior.explained = plain
+            if is_refined and train is not None:
+                self.prior.explain(train)
+            for order, statistic in enumerate(statistics):
+                self.prior.statistic = statistic
+                for width in smoothings:
+                    error = self._prior_error(known, corrections, width)
+                    choices.append((error, order, width, statistic, self.prior.explained))
+        _, _, self.prior_smoothing_s, self.prior.statistic, self.prior.explained = min(
+            choices, key=lambda item: item[:3]
+        )
+
+    def _prior_error(self, val: Sequence[Sample], corrections: Mapping[str, np.ndarray], width: int) -> float:
+        gaps = [
+            np.abs(
+                self.prior.curve(item, len(item.target[TARGET]), leave_out_own=False, smoothing_s=width)
+                + corrections.get(item.sample_id, 0.0)
+                - item.target[TARGET]
+            )
+            for item in val
+        ]
+        return float(np.concatenate(gaps).mean()) if gaps else 0.0
 
     def _fit_ridge(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
         inputs = {sample.sample_id: self.feature_rows(sample, features) for sample in (*train, *val)}
@@ -105,10 +133,28 @@ class PsFitted(Fitted):
         moved[: max(len(residual) - self.lag_s, 0)] = residual[self.lag_s :]
         return {TARGET: moved}
 
-    def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
-        """Chooses smoothing and shrinkage of the correction, dimension by dimension, by validation MAE."""
+    @property
+    def calibrates_on_train(self) -> bool:
+        """Whether calibrate reads the network's outputs for training rows."""
+        return self.options.offset_kind == "prior" and self.options.refine_prior
+
+    def calibrate(self, val: Sequence[tuple[Sample, Output]], train: Sequence[tuple[Sample, Output]] = ()) -> None:
+        """Chooses smoothing and shrinkage of the correction by validation MAE; refines the prior where that helps."""
         if self.options.correction_kind == "none" or not val:
             return
+        error = self._calibrate_correction(val)
+        if not train or not self.calibrates_on_train:
+            return
+        plain = (self.prior.statistic, self.prior.explained, self.prior_smoothing_s)
+        corrections = {sample.sample_id: self._delayed(output.values[TARGET]) for sample, output in val}
+        explained = [(sample, self._delayed(output.values[TARGET])) for sample, output in train]
+        self._choose_prior([sample for sample, _ in val], corrections, explained)
+        if self._calibrate_correction(val) >= error:  # a correction that is shrunk again may have misled the choice
+            self.prior.statistic, self.prior.explained, self.prior_smoothing_s = plain
+            self._calibrate_correction(val)
+
+    def _calibrate_correction(self, val: Sequence[tuple[Sample, Output]]) -> float:
+        """Sets smoothing and shrinkage dimension by dimension, and gives the validation MAE that they reach."""
         pairs = [(self._residual(sample), self._delayed(output.values[TARGET])) for sample, output in val]
         wanted = self.options.smoothing_s
         widths = SMOOTHING_CANDIDATES_S if wanted == "auto" else (wanted,)
@@ -122,6 +168,7 @@ class PsFitted(Fitted):
                 for dimension in np.flatnonzero(errors < best - 1e-9):
                     best[dimension] = errors[dimension]
                     self.smoothing_s[dimension], self.shrink[dimension] = width, factor
+        return float(best.mean())
 
     # ---- answering
     def offset(self, sample: Sample, num_seconds: int) -> np.ndarray:
@@ -186,7 +233,7 @@ class PsFitted(Fitted):
 
     # ---- keeping
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays and JSON values of everything fitted; no person's labels are kept, only medians over people."""
+        """Arrays and JSON values of everything fitted; no person's labels are kept, only averages over people."""
         arrays: dict[str, np.ndarray] = {
             "median": self.prior.median,
             "ridge_weights": self.ridge.weights,
@@ -196,9 +243,12 @@ class PsFitted(Fitted):
         }
         if self.options.offset_kind == "prior":
             for clip, table in self.prior.curves.items():
-                arrays[f"prior/{clip}"] = np.nanmedian(table, axis=0).astype(np.float32)
+                kept = table - self.prior.explained.get(clip, np.float32(0.0))
+                arrays[f"prior/{clip}"] = STATISTICS[self.prior.statistic](kept).astype(np.float32)
         values: dict[str, Any] = {
             "prior_smoothing_s": self.prior_smoothing_s,
+            "prior_statistic": self.prior.statistic,
+            "prior_refined": self.prior_refined or bool(self.prior.explained),
             "lag_s": self.lag_s,
             "alpha": None if np.isnan(self.ridge.alpha) else self.ridge.alpha,
             "streams": list(self.streams),
@@ -217,6 +267,8 @@ class PsFitted(Fitted):
         self.smoothing_s = np.asarray(arrays["smoothing_s"])
         self.shrink = np.asarray(arrays["shrink"])
         self.prior_smoothing_s = int(values["prior_smoothing_s"])
+        self.prior.statistic = str(values["prior_statistic"])
+        self.prior_refined = bool(values["prior_refined"])
         self.lag_s = int(values["lag_s"])
         self.streams = tuple(values["streams"])
         self._train_ids = frozenset()

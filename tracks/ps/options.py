@@ -31,6 +31,10 @@ class PsConfig:
             must not be read off held-out rows.
         smoothing_s: Odd width of a moving average over the correction; "auto" chooses it on validation rows.
         prior_smoothing_s: The same for the prior's curves.
+        prior_statistic: How people's labels are averaged: median, midmean (mean of the middle half) or mean; "auto" chooses
+            on validation rows.
+        refine_prior: After training, let the prior be chosen anew from labels less what the network explains of them,
+            where that is better on validation rows. The system `prior` is never refined: it has no network.
         shrink: Scale each dimension's correction by a factor in 0..1 chosen on validation rows. Why: a correction that
             does not help unseen people is then taken back instead of adding noise.
         loss: Training loss; L1 by default because the metric is MAE.
@@ -46,6 +50,8 @@ class PsConfig:
     target_lag_s: int | Literal["auto"] = "auto"
     smoothing_s: int | Literal["auto"] = "auto"
     prior_smoothing_s: int | Literal["auto"] = "auto"
+    prior_statistic: Literal["median", "midmean", "mean", "auto"] = "auto"
+    refine_prior: bool = True
     shrink: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
     head_scale: float = 32.0

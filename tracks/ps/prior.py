@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,31 @@ def moving_average(values: np.ndarray, num_seconds: int) -> np.ndarray:
     return ((sums[high] - sums[low]) / (high - low)[:, None]).astype(values.dtype)
 
 
+def midmean(table: np.ndarray) -> np.ndarray:
+    """Mean of the middle half of people: (subject, second, dimension) -> (second, dimension), NaN ignored.
+
+    Why: nearly as steady as the mean, nearly as robust as the median (Tukey's midmean).
+
+    >>> midmean(np.array([0.0, 4.0, 6.0, 100.0]).reshape(4, 1, 1)).item()
+    5.0
+    """
+    ordered = np.sort(table, axis=0)  # NaN sorts last
+    counts = (~np.isnan(table)).sum(0)
+    trimmed = counts // 4
+    rows = np.arange(len(table)).reshape(-1, 1, 1)
+    kept = (rows >= trimmed) & (rows < counts - trimmed)
+    middle = np.where(kept, np.nan_to_num(ordered), 0.0).sum(0) / np.maximum(counts - 2 * trimmed, 1)
+    return middle.astype(table.dtype)  # as the state keeps it: a loaded prior answers the same to the last bit
+
+
+STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "median": lambda table: np.nanmedian(table, axis=0),
+    "midmean": midmean,
+    "mean": lambda table: np.nanmean(table, axis=0),
+}
+"""(subject, second, dimension) with NaN -> (second, dimension)."""
+
+
 class StimulusPrior:
     """Median label of the training subjects by stimulus clip and second.
 
@@ -32,12 +57,19 @@ class StimulusPrior:
         median: (2,) float32, the training median of valence and arousal over all seconds.
         curves: Stimulus clip to (subject, second, 2) float32 labels; NaN after a subject's last second.
         subjects: Stimulus clip to the subjects in the order of its rows.
+        samples: Stimulus clip to the sample ids in the same order; a subject may have seen a clip twice.
+        explained: As curves: what signals explain of the labels, which is taken off before people are averaged; empty
+            for the plain prior.
+        statistic: How people are averaged, a key of STATISTICS.
     """
 
     def __init__(self) -> None:
+        self.statistic = "median"
+        self.explained: dict[str, np.ndarray] = {}
         self.median = np.zeros(2, dtype=np.float32)
         self.curves: dict[str, np.ndarray] = {}
         self.subjects: dict[str, list[str]] = {}
+        self.samples: dict[str, list[str]] = {}
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Collects the labels of training samples."""
@@ -45,13 +77,14 @@ class StimulusPrior:
         by_clip: dict[str, list[Sample]] = {}
         for sample in train:
             by_clip.setdefault(stimulus_of(sample), []).append(sample)
-        self.curves, self.subjects = {}, {}
+        self.curves, self.subjects, self.samples, self.explained = {}, {}, {}, {}
         for clip, samples in by_clip.items():
             longest = max(len(sample.target[TARGET]) for sample in samples)
             table = np.full((len(samples), longest, 2), np.nan, dtype=np.float32)
             for row, sample in enumerate(samples):
                 table[row, : len(sample.target[TARGET])] = sample.target[TARGET]
             self.curves[clip] = table
+            self.samples[clip] = [sample.sample_id for sample in samples]
             self.subjects[clip] = [sample.groups.get("subject", sample.sample_id) for sample in samples]
 
     def curve(self, sample: Sample, num_seconds: int, *, leave_out_own: bool, smoothing_s: int) -> np.ndarray:
@@ -68,15 +101,28 @@ class StimulusPrior:
         """
         clip = stimulus_of(sample)
         table = self.curves.get(clip)
+        if table is not None and clip in self.explained:
+            table = table - self.explained[clip]
         if table is not None and leave_out_own:
             own = sample.groups.get("subject", sample.sample_id)
             table = table[[row for row, subject in enumerate(self.subjects[clip]) if subject != own]]
         if table is None or len(table) == 0:
             return np.tile(self.median, (num_seconds, 1))
         seen = ~np.isnan(table).all(axis=(0, 2))  # the one left out may have been the only one to go on so long
-        median = moving_average(np.nanmedian(table[:, seen], axis=0), smoothing_s)
-        index = np.minimum(np.arange(num_seconds), len(median) - 1)
-        return median[index].astype(np.float32)
+        middle = moving_average(STATISTICS[self.statistic](table[:, seen]), smoothing_s)
+        index = np.minimum(np.arange(num_seconds), len(middle) - 1)
+        return middle[index].astype(np.float32)
+
+    def explain(self, train: Sequence[tuple[Sample, np.ndarray]]) -> None:
+        """Notes what signals explain of the training labels: one (second, 2) correction a sample.
+
+        Why: what a person's own signals explain is no part of the stimulus; without it the same number of people gives
+        a steadier curve. Backfitting of additive models (Hastie & Tibshirani 1986), one round.
+        """
+        self.explained = {clip: np.zeros_like(table) for clip, table in self.curves.items()}
+        for sample, correction in train:
+            clip = stimulus_of(sample)
+            self.explained[clip][self.samples[clip].index(sample.sample_id), : len(correction)] = correction
 
     def knows(self, sample: Sample) -> bool:
         """Whether training samples of the same stimulus were seen."""
