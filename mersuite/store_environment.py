@@ -101,6 +101,7 @@ class Environment:
         self._current: Snapshot | None = None
         self._live: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._forked = False
+        self._kept: Snapshot | None = None
         self._users = 0
         self._inode = 0
         self._open(create)
@@ -183,7 +184,9 @@ class Environment:
         """
         self._lock = threading.RLock()
         self._forked = True
-        self._current = None
+        current, self._current = self._current, None
+        # Where an older snapshot cannot go, the newest must stay too, or this process would only see old entries.
+        self._kept = current if any(item is not current for item in self._live) else None
         self._env = None
         self._databases = {}
 

@@ -406,6 +406,19 @@ def test_a_forked_child_reads_on_also_with_inherited_arrays(path: Path) -> None:
     store.close()
 
 
+def test_a_forked_child_with_older_arrays_sees_what_its_parent_saw_last(path: Path) -> None:
+    store = FeatureStore(path, readonly=True)
+    held = store.get(key(1))
+    with FeatureStore(path, readonly=False) as writer:
+        writer.put({key(20): make(20)})
+    assert store.has(key(20))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if same(store.get(key(20)), make(20)) and same(held, make(1)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    store.close()
+
+
 def test_a_forked_child_that_ends_does_not_take_the_parents_snapshot(path: Path) -> None:
     store = FeatureStore(path, readonly=True)
     held = store.get(key(1))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mersuite.clip import Sample, Signal, WindowKey
+from mersuite.data import dataset as dataset_module
 from mersuite.data.dataset import WindowDataset
 from mersuite.data.windows import plan_windows
 from mersuite.errors import DataError
@@ -85,10 +87,26 @@ def test_a_batch_is_the_same_read_at_once_or_row_by_row(dataset: WindowDataset) 
             assert torch.equal(single.masks[name][0], whole.masks[name][row])
 
 
-def test_each_stream_of_a_clip_is_read_once_a_batch(dataset: WindowDataset, reader: Memory) -> None:
+def test_each_stream_of_a_clip_is_opened_once(dataset: WindowDataset, reader: Memory) -> None:
     reader.num_reads = 0
-    dataset.__getitems__(list(range(len(dataset))))
+    for _ in range(2):
+        dataset.__getitems__(list(range(len(dataset))))
     assert reader.num_reads == 2 * 3
+
+
+def test_streams_in_use_are_bounded_in_number(
+    dataset: WindowDataset, reader: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "_MAX_OPEN", 2)
+    first, second = (dataset.__getitems__(list(range(len(dataset)))) for _ in range(2))
+    assert torch.equal(first.streams["eeg"], second.streams["eeg"])
+    assert reader.num_reads > 2 * 3
+
+
+def test_a_pickled_dataset_carries_no_signals_that_were_opened(dataset: WindowDataset, reader: Memory) -> None:
+    before = len(pickle.dumps(dataset))
+    dataset.__getitems__(list(range(len(dataset))))
+    assert len(pickle.dumps(dataset)) <= before + 16
 
 
 def test_a_stream_that_a_clip_lacks_is_zero_and_masked(dataset: WindowDataset) -> None:
