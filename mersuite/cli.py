@@ -134,20 +134,23 @@ def json_form(value: Any) -> Any:
 @contextlib.contextmanager
 def _stdout_kept_free() -> Iterator[None]:
     """Sends to stderr what libraries and worker processes write to stdout, which then holds the JSON object alone."""
-    sys.stdout.flush()
+    stdout = sys.stdout
+    stdout.flush()
     try:
-        original = os.dup(sys.__stdout__.fileno()) if sys.__stdout__ is sys.stdout else None
-    except (OSError, ValueError):  # stdout has no file behind it, as in a notebook
-        original = None
+        number = stdout.fileno() if stdout is sys.__stdout__ else None
+    except (OSError, ValueError):  # no file behind it, as in a notebook
+        number = None
+    kept = None if number is None else os.dup(number)
     try:
-        if original is not None:
-            os.dup2(2, 1)
+        if number is not None:
+            os.dup2(2, number)
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        if original is not None:
-            os.dup2(original, 1)
-            os.close(original)
+        stdout.flush()
+        if number is not None and kept is not None:
+            os.dup2(kept, number)
+            os.close(kept)
 
 
 def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -31,8 +31,8 @@ class PsConfig:
             must not be read off held-out rows.
         smoothing_s: Odd width of a moving average over the correction; "auto" chooses it on validation rows.
         prior_smoothing_s: The same for the prior's curves.
-        prior_statistic: How people's labels are averaged: median, midmean (mean of the middle half) or mean; "auto" chooses
-            on validation rows.
+        prior_statistic: How people's labels are averaged: median, midmean (mean of the middle half) or mean; "auto"
+            chooses on validation rows.
         refine_prior: After training, let the prior be chosen anew from labels less what the network explains of them,
             where that is better on validation rows. The system `prior` is never refined: it has no network.
         shrink: Scale each dimension's correction by a factor in 0..1 chosen on validation rows. Why: a correction that
