@@ -226,21 +226,24 @@ class FnirsExtractor(Extractor):
         sites = tuple(
             dict.fromkeys(name.rsplit(" ", 1)[0] for name in names if name.rsplit(" ", 1)[-1] in ("hbo", "hbr"))
         )
-        values = np.empty((len(data), len(sites), len(self.config.types)))
-        usable = np.ones(len(sites), bool)
-        for row, site in enumerate(sites):
-            for column, kind in enumerate(self.config.types):
-                wanted = [(site, kind)] if kind != "hbt" or (site, kind) in place else [(site, "hbo"), (site, "hbr")]
-                if any(key not in place for key in wanted):
-                    raise DataError(f"{clip.clip_id}: {stream} has no {kind} of {site}; take it out of {KEY}.types")
-                columns = [place[key] for key in wanted]
-                values[:, row, column] = data[:, columns].sum(axis=1, dtype=np.float64)
-                usable[row] &= good[columns].all()
         if not sites:
             raise DataError(
                 f"{clip.clip_id}: {stream} has no haemoglobin: its channels are {', '.join(names[:4])}, ...; "
                 'names must end in " hbo" and " hbr"'
             )
+        values = np.zeros((len(data), len(sites), len(self.config.types)))
+        usable = np.ones(len(sites), bool)
+        for column, kind in enumerate(self.config.types):
+            summed = kind == "hbt" and not any((site, kind) in place for site in sites)
+            for part in ("hbo", "hbr") if summed else (kind,):
+                lacking = [site for site in sites if (site, part) not in place]
+                if lacking:
+                    raise DataError(
+                        f"{clip.clip_id}: {stream} has no {part} of {lacking[0]}; take {kind} out of {KEY}.types"
+                    )
+                columns = [place[site, part] for site in sites]
+                values[:, :, column] += data[:, columns]
+                usable &= good[columns]
         return values, sites, usable
 
     def _reserved(self, clip: Clip, num_sites: int) -> np.ndarray:
@@ -299,7 +302,7 @@ class FnirsExtractor(Extractor):
         if self.config.motion_repair and not recording.repaired:
             kept = haemodynamics.repair_motion(kept, recording.rate_hz)
         values[:, good] = kept.reshape(num_samples, -1, num_types)
-        if self.config.masked == "mean":
+        if self.config.masked == "mean" and not good.all():
             values = haemodynamics.fill_masked(values, good)
         return values.reshape(num_samples, num_sites * num_types)
 

@@ -202,7 +202,7 @@ def test_last_second_may_lack_a_fraction_of_a_sample(recordings):
 
 def test_missing_kind_names_the_cure(recordings):
     names, types = FNIRS_CH_NAMES[:101], FNIRS_CH_TYPES[:101]
-    with pytest.raises(DataError, match=r"a: fnirs has no hbr of ch-51; take it out of features\.fnirs\.types"):
+    with pytest.raises(DataError, match=r"a: fnirs has no hbr of ch-51; take hbr out of features\.fnirs\.types"):
         extract(PLAIN, recordings.add("a", blood(5, 0)[:101], ch_names=names, ch_types=types))
 
 
