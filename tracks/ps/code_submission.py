@@ -18,6 +18,7 @@ from mersuite.config import to_plain
 from mersuite.errors import SubmissionError
 from mersuite.provenance import versions
 from mersuite.schema import plain
+from tracks.ps.code_check import check_submission
 from tracks.ps.runtime import META
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ EMPTY_PACKAGES = frozenset({"tracks.ps"})
 """Packages whose own __init__ leads to code that inference does not need; the zip holds an empty one."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 
+NOT_CARRIED = {"external": "runs a network of another package"}
+"""Encoders that cannot go into the zip, and why."""
+_READABLE = 0o644 << 16
+
 MODEL_PY = '''\
 """MER-PS code submission, written by mersuite: predict(input_dir, output_dir) writes predictions.csv.
 
@@ -37,17 +42,38 @@ MODEL_PY = '''\
 """
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "code"))
+_loaded = {{}}
 
-from tracks.ps.runtime import predict_folder  # noqa: E402
+
+def _take_out():
+    names = [name for name in sys.modules if name.partition(".")[0] in ("mersuite", "tracks")]
+    return {{name: sys.modules.pop(name) for name in names}}
+
+
+@contextmanager
+def _own_code():
+    """Makes `mersuite` and `tracks` mean the code beside this file, whatever else goes by these names."""
+    code, others = str(HERE / "code"), _take_out()
+    sys.modules.update(_loaded)
+    sys.path.insert(0, code)
+    try:
+        yield
+    finally:
+        sys.path.remove(code)
+        _loaded.update(_take_out())
+        sys.modules.update(others)
 
 
 def predict(input_dir, output_dir):
     """Reads input_dir/sample_ids.csv and input_dir/data, writes output_dir/predictions.csv. No training, no network."""
-    predict_folder(Path(input_dir), Path(output_dir), HERE / "weights.npz")
+    with _own_code():
+        from tracks.ps.runtime import predict_folder
+
+        predict_folder(Path(input_dir), Path(output_dir), HERE / "weights.npz")
 
 
 if __name__ == "__main__":
@@ -85,7 +111,7 @@ def carried_modules(parts: Iterable[str]) -> dict[str, Path]:
 
 
 def _imports(path: Path) -> list[str]:
-    """Own modules that a file imports when it is loaded; imports inside functions and for type checkers do not count."""
+    """Own modules that a file imports when it is loaded, not those inside functions or for type checkers."""
     own: list[str] = []
     for node in _top_level(ast.parse(path.read_text(encoding="utf-8")).body):
         names: list[str] = []
@@ -146,36 +172,49 @@ def pack_weights(checkpoints: Sequence[Checkpoint]) -> bytes:
 
 
 def write_code_submission(checkpoints: Sequence[Checkpoint], out: Path, traits: Mapping[str, Any]) -> str:
-    """Writes the zip whole or not at all, and gives one line that says what is in it.
+    """Writes the zip, runs it on made-up recordings, and gives one line that says what is in it.
+
+    It is there whole and checked, or not at all.
 
     Raises:
-        SubmissionError: If a configured part needs packages that the challenge's machine does not have.
+        SubmissionError: If a configured part needs packages that the challenge's machine does not have, or what was
+            written does not run or does not answer as this program does.
     """
-    modules = carried_modules(_named_parts(checkpoints))
     facts = (
-        f"{len(checkpoints)} folds of system {traits.get('system')!r}, averaged. The stimulus prior (median training label "
-        f"by clip and second) is {'part of it' if traits.get('prior') else 'not part of it'}."
+        f"{len(checkpoints)} folds of system {traits.get('system')!r}, averaged. The stimulus prior (training labels "
+        f"averaged by clip and second) is {'part of it' if traits.get('prior') else 'not part of it'}."
     )
-    files: dict[str, bytes] = {
+    files = {
         "model.py": MODEL_PY.format(facts=facts).encode("utf-8"),
         "weights.npz": pack_weights(checkpoints),
+        **carried_files(_named_parts(checkpoints)),
     }
-    for name, path in sorted(modules.items()):
-        place = "code/" + name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py")
-        files[place] = b"" if name in EMPTY_PACKAGES else path.read_bytes()
-        for data in sorted(path.parent.glob("*.json")) + sorted(path.parent.glob("*.npz")):
-            files[f"{place.rpartition('/')[0]}/{data.name}"] = data.read_bytes()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
-                archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
+                info = zipfile.ZipInfo(name, _DATE)
+                info.external_attr = _READABLE
+                archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+        num_rows = check_submission(partial, checkpoints)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
     size_kib = out.stat().st_size / 1024
-    return f"{out}: {facts} {len(files)} files, {size_kib:.0f} KiB; needs numpy, scipy and torch"
+    return (
+        f"{out}: {facts} {len(files)} files, {size_kib:.0f} KiB; needs numpy, scipy and torch. Checked: run apart from "
+        f"this installation, it gave the same {num_rows} rows for made-up recordings"
+    )
+
+
+def carried_files(parts: Iterable[str]) -> dict[str, bytes]:
+    """Gives name in the zip to content of every file of carried_modules."""
+    files: dict[str, bytes] = {}
+    for name, path in sorted(carried_modules(parts).items()):
+        place = "code/" + name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py")
+        files[place] = b"" if name in EMPTY_PACKAGES else path.read_bytes()
+    return files
 
 
 def _named_parts(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -183,6 +222,12 @@ def _named_parts(checkpoints: Sequence[Checkpoint]) -> list[str]:
     for checkpoint in checkpoints:
         config = checkpoint.config
         parts += [f"mersuite.features.{part.name}" for part in config.features.values()]
-        parts += [f"mersuite.models.encoders.{part.name}" for part in config.model.encoders.values()]
         parts += [f"mersuite.models.fusion.{config.model.fusion.name}", "mersuite.models.fusion.concat"]
+        for stream, part in config.model.encoders.items():
+            if part.name in NOT_CARRIED and checkpoint.network is not None:
+                raise SubmissionError(
+                    f"export: model.encoders.{stream}: {part.name} {NOT_CARRIED[part.name]}, which the challenge's "
+                    "machine does not have; train another encoder for a code submission, or export predictions with pred="
+                )
+            parts.append(f"mersuite.models.encoders.{part.name}")
     return list(dict.fromkeys(parts))

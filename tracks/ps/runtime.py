@@ -7,7 +7,8 @@ same functions; this file only strings them together, one subject at a time so t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ from tracks.ps.options import PsConfig
 from tracks.ps.rows import rows_of, write_rows
 
 META = "meta"
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,16 @@ class SubjectFeatures:
 def predict_folder(input_dir: Path, output_dir: Path, weights: Path) -> None:
     """Writes output_dir/predictions.csv for every id of input_dir/sample_ids.csv.
 
+    Memory holds the signals of one subject at a time, however many there are.
+
+    Args:
+        input_dir: Holds sample_ids.csv and data/<subject>/ with the four .mat files; nothing is written there.
+        output_dir: Made where it is missing.
+        weights: What `mersuite export` packed.
+
     Raises:
-        DataError: If recordings are missing, malformed or do not fit the trained systems.
+        DataError: If recordings are missing, malformed or do not fit the trained systems, or the weights are damaged.
     """
-    torch.set_grad_enabled(False)
     folds = load_folds(weights)
     ids = read_sample_ids(input_dir / "sample_ids.csv")
     clips, samples = read_inputs(input_dir, ids)
@@ -102,9 +108,12 @@ def load_folds(weights: Path) -> list[CarriedFold]:
         with np.load(weights, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(META).tobytes().decode("utf-8"))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{weights}: cannot be read as weights of a submission; export the zip again") from error
-    return [_load_fold(item, _below(arrays, f"{index}/")) for index, item in enumerate(meta["folds"])]
+        return [_load_fold(item, _below(arrays, f"{index}/")) for index, item in enumerate(meta["folds"])]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{weights}: not the weights of a submission: they are damaged, changed or hold pickled objects, which are "
+            f"never executed ({' '.join(str(error).split())[:200]}); export the zip again"
+        ) from error
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -139,7 +148,9 @@ def _load_fold(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Car
 def _answer_subject(
     folds: Sequence[CarriedFold], clips: Sequence[Clip], samples: Sequence[Sample]
 ) -> dict[str, np.ndarray]:
-    features = SubjectFeatures(_extract(folds[0].config, clips, {name for fold in folds for name in fold.streams}))
+    features = SubjectFeatures(
+        extract_streams(folds[0].config, clips, {name for fold in folds for name in fold.streams})
+    )
     per_fold = []
     for fold in folds:
         raw: Mapping[str, Output | None]
@@ -154,22 +165,26 @@ def _answer_subject(
 def _network_outputs(
     fold: CarriedFold, network: Network, samples: Sequence[Sample], features: SubjectFeatures
 ) -> dict[str, Output]:
+    batch_size = fold.config.trainer.batch_size
     windows = plan_windows(samples, fold.config.data.window_s, fold.config.data.stride_s)
     dataset = WindowDataset(samples, windows, features, fold.config.model.encoders, None)
     batches = (
-        dataset.__getitems__(range(start, min(start + BATCH_SIZE, len(dataset))))
-        for start in range(0, len(dataset), BATCH_SIZE)
+        dataset.__getitems__(range(start, min(start + batch_size, len(dataset))))
+        for start in range(0, len(dataset), batch_size)
     )
     return merge_windows(run_windows(network, batches, torch.device("cpu")), samples)
 
 
-def _extract(config: RunConfig, clips: Sequence[Clip], streams: set[str]) -> dict[tuple[str, str], Signal]:
+def extract_streams(
+    config: RunConfig, clips: Sequence[Clip], streams: Collection[str]
+) -> dict[tuple[str, str], Signal]:
+    """Runs the configured extractors on clips and keeps the named streams: (clip_id, stream) to signal."""
     found: dict[tuple[str, str], Signal] = {}
     for part in config.features.values():
         extractor = catalog.find("extractor", part.name)(part.config)
         there = [clip for clip in clips if all(name in clip.media for name in extractor.inputs if name[-1] != "?")]
-        if not there or not streams & set(extractor.outputs()):
-            continue
-        for clip_id, signals in extractor.extract(there):
-            found.update({(clip_id, name): signal for name, signal in signals.items() if name in streams})
+        wanted = set(extractor.outputs()) & set(streams)
+        if there and wanted:
+            for clip_id, signals in extractor.extract(there):
+                found |= {(clip_id, name): signal for name, signal in signals.items() if name in wanted}
     return found
