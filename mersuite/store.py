@@ -31,11 +31,13 @@ from mersuite.store_entry import (
     parse_key,
     unpack,
 )
-from mersuite.store_environment import DATA_FILE, OWN_FILES, Environment, NotMadeError, WriterLock, environment_of
+from mersuite.store_environment import DATA_FILE, Environment, NotMadeError, environment_of
+from mersuite.store_lock import LOCK_FILE, WriterLock
 
 _log = logging.getLogger(__name__)
 DEFAULT_MAP_SIZE_BYTES = 16 * 2**30
 """Address space reserved at first, not disk; it doubles when it is full."""
+_OWN_FILES = frozenset({DATA_FILE, "lock.mdb", LOCK_FILE})
 _ENTRIES, _NAMES, _SOURCES = b"entries", b"names", b"sources"
 
 
@@ -301,7 +303,7 @@ def _open_reader(path: Path) -> FeatureStore:
 def _lock_for_writing(path: Path, wait: bool) -> WriterLock:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        others = sorted(item.name for item in path.iterdir() if item.name not in OWN_FILES)
+        others = sorted(item.name for item in path.iterdir() if item.name not in _OWN_FILES)
     except OSError as error:
         raise StoreError(f"{path}: cannot make a feature store here ({error}); give another store.path") from error
     if others and not (path / DATA_FILE).exists():

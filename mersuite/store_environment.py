@@ -2,7 +2,7 @@
 
 Why a registry: LMDB must not be opened twice in one process (its file locks belong to the process), while a reader,
 a second reader and `prepare` may well live in one. All stores of a path share one environment, opened for writing
-where the folder allows it; who may write is decided by WriterLock.
+where the folder allows it; who may write is decided by mersuite.store_lock.
 
 Why snapshots are objects: an array that was read without a copy lies in LMDB's memory map and stays valid only while
 its read transaction and the map do. Each such array holds its Snapshot, so neither can go before it.
@@ -10,13 +10,9 @@ its read transaction and the map do. Each such array holds its Snapshot, so neit
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
-import socket
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -29,17 +25,13 @@ from mersuite.errors import StoreError
 
 FORMAT = b"mersuite features 1"
 DATA_FILE = "data.mdb"
-LOCK_FILE = "writer.lock"
-OWN_FILES = frozenset({DATA_FILE, "lock.mdb", LOCK_FILE})
 DATABASES = (b"entries", b"names", b"sources")
 _MAX_READERS = 512
-_POLL_S = 0.1
 _SLACK_PAGES = 16
 """Pages at the end that LMDB may have counted and never written: a page taken and given back in one transaction."""
 
 _environments: weakref.WeakValueDictionary[str, Environment] = weakref.WeakValueDictionary()
 _registry_lock = threading.RLock()
-_held_locks: set[Path] = set()
 
 
 class NotMadeError(StoreError):
@@ -115,16 +107,7 @@ class Environment:
             os.access(item, os.W_OK) for item in (data, lock) if item.exists()
         )
         try:
-            env = lmdb.open(
-                str(self.path),
-                map_size=max(self._map_size_bytes, data.stat().st_size if data.exists() else 0),
-                max_dbs=len(DATABASES),
-                max_readers=_MAX_READERS,
-                readonly=not writable,
-                lock=writable or os.access(lock, os.W_OK),
-                create=create,
-                readahead=False,
-            )
+            env = self._open_handle(readonly=not writable, lock=writable or os.access(lock, os.W_OK), create=create)
             try:
                 if writable:
                     env.reader_check()
@@ -141,6 +124,28 @@ class Environment:
         self._env = env
         self._inode = data.stat().st_ino
         return env
+
+    def _open_handle(self, *, readonly: bool, lock: bool, create: bool) -> lmdb.Environment:
+        data = self.path / DATA_FILE
+        least = data.stat().st_size if data.exists() else 0
+        map_size = max(self._map_size_bytes, least)
+        while True:
+            try:
+                return lmdb.open(
+                    str(self.path),
+                    map_size=map_size,
+                    max_dbs=len(DATABASES),
+                    max_readers=_MAX_READERS,
+                    readonly=readonly,
+                    lock=lock,
+                    create=create,
+                    readahead=False,
+                )
+            except lmdb.MemoryError:
+                # Address space is limited here (`ulimit -v`): begin smaller, and grow as the store does.
+                if map_size == least:
+                    raise
+                map_size = max(least, map_size // 4)
 
     @property
     def stands(self) -> bool:
@@ -326,68 +331,6 @@ def _forget_all() -> None:
     _registry_lock = threading.RLock()
     for environment in list(_environments.values()):
         environment.forget_after_fork()
-    _held_locks.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-class WriterLock:
-    """The right to write a store, held by one process at a time and given back by the system when it dies.
-
-    Why fcntl and not flock: a forked child does not inherit it, so an orphaned worker cannot hold on to it.
-
-    Args:
-        path: The store's folder.
-        wait: Wait for the holder instead of raising.
-        on_wait: Called once with the holder's description when it has to wait.
-
-    Raises:
-        StoreError: If this process holds it already, or another one does and wait is False.
-    """
-
-    def __init__(self, path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> None:
-        self._folder = path.resolve()
-        # Looked at first: opening and closing the file again would give this process's lock back.
-        if self._folder in _held_locks:
-            raise StoreError(f"{path} is already open for writing in this process; close that store first")
-        told = False
-        while (file := _try_lock(self._folder / LOCK_FILE)) is None:
-            holder = _lock_holder(self._folder / LOCK_FILE)
-            if not wait:
-                raise StoreError(f"{path} is being written by {holder}; wait for it to end or give another store.path")
-            if not told:
-                on_wait(holder)
-                told = True
-            time.sleep(_POLL_S)
-        _held_locks.add(self._folder)
-        self._release = weakref.finalize(self, _release_lock, self._folder, file)
-
-    def release(self) -> None:
-        """Gives the lock back."""
-        self._release()
-
-
-def _try_lock(path: Path) -> int | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        os.close(file)
-        return None
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-    return file
-
-
-def _lock_holder(path: Path) -> str:
-    try:
-        note = json.loads(path.read_text())
-        return f"process {note['pid']} on {note['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _release_lock(folder: Path, file: int) -> None:
-    os.close(file)
-    _held_locks.discard(folder)
