@@ -80,11 +80,20 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
     return {stream: info for stream, (_, info) in found.items()}
 
 
-def build_network(track: Track, config: RunConfig, context: BuildContext) -> Network | None:
-    """Builds backbone and head for what the data told; None for systems without a network."""
+def build_network(
+    track: Track, config: RunConfig, context: BuildContext, *, load_weights: bool = True
+) -> Network | None:
+    """Builds backbone and head for what the data told; None for systems without a network.
+
+    Args:
+        track: Gives the head.
+        config: Names the parts.
+        context: What the data told.
+        load_weights: Read ready-made weights that encoders name; False where a checkpoint's weights follow.
+    """
     if not track.uses_network(config):
         return None
-    backbone = build_backbone(config.model, context)
+    backbone = build_backbone(config.model, context, load_weights=load_weights)
     head = track.build_head(config, backbone.width, context)
     if head is None:
         return None
@@ -194,7 +203,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     fitted.load_state(arrays, json.loads(content["fitted_values"]))
     context_values = json.loads(content["context"])
     context = None if context_values is None else build(BuildContext, context_values)
-    network = None if context is None else build_network(track, config, context)
+    network = None if context is None else build_network(track, config, context, load_weights=False)
     if network is not None:
         try:
             network.load_state_dict(content["network"])

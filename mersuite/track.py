@@ -93,9 +93,19 @@ class Fitted(ABC):
     def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
         """What the network is trained towards for a training or validation sample."""
 
+    @property
+    def calibrates_on_train(self) -> bool:
+        """Whether calibrate wants the outputs for training rows, too, which cost another pass over them."""
+        return False
+
     @abstractmethod
-    def calibrate(self, val: Sequence[tuple[Sample, Output]]) -> None:
-        """Chooses thresholds, temperature, smoothing on outputs for validation rows."""
+    def calibrate(self, val: Sequence[tuple[Sample, Output]], train: Sequence[tuple[Sample, Output]] = ()) -> None:
+        """Chooses thresholds, temperature, smoothing on outputs for validation rows.
+
+        Args:
+            val: Validation samples with their raw outputs.
+            train: Training samples with theirs, where calibrates_on_train asks for them.
+        """
 
     def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
         """Gives what stands in for a network's raw output in systems without one, or None where nothing does."""

@@ -96,9 +96,8 @@ def train_fold(run: FoldRun) -> Checkpoint:
         network = build_network(run.track, run.config, context)
     if network is not None:
         network = _train_network(run, network, fitted, train, val)
-    raw = raw_outputs(fitted, network, run.config, val, run.reader)
-    known = [(item, output) for item in val if (output := raw[item.sample_id]) is not None]
-    fitted.calibrate(known)
+    seen = known_outputs(run, fitted, network, train) if fitted.calibrates_on_train else []
+    fitted.calibrate(known_outputs(run, fitted, network, val), seen)
     checkpoint = Checkpoint(
         track=run.track,
         config=run.config,
@@ -113,6 +112,14 @@ def train_fold(run: FoldRun) -> Checkpoint:
         for name in ("best_weights.ckpt",):
             (run.folder / name).unlink(missing_ok=True)
     return checkpoint
+
+
+def known_outputs(
+    run: FoldRun, fitted: Fitted, network: Network | None, samples: Sequence[Sample]
+) -> list[tuple[Sample, Output]]:
+    """Pairs samples with their raw outputs; [] for systems that have none."""
+    raw = raw_outputs(fitted, network, run.config, samples, run.reader)
+    return [(item, output) for item in samples if (output := raw[item.sample_id]) is not None]
 
 
 def build_context(track: Track, config: RunConfig, reader: FeatureReader, samples: Sequence[Sample]) -> BuildContext:
@@ -140,7 +147,7 @@ def _train_network(
             raise ConfigError(
                 "model.freeze_encoders: needs model.pretrained=FILE; untrained encoders would stay untrained"
             )
-        network.backbone.encoders.requires_grad_(False)
+        network.backbone.freeze_encoders()
     targets = [run.track.answer_of(sample) for sample in val]
 
     def score_val(outputs: Sequence[Output]) -> Mapping[str, float]:

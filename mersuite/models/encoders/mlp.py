@@ -22,6 +22,9 @@ class MlpConfig:
         num_layers: Linear layers in all, the last one included; 1 is a linear map.
         dropout: Share of hidden values dropped in training.
         input_norm: Standardise each feature with statistics of the training rows.
+        input_dropout: Share of standardised inputs dropped in training. Why 0.5: for the first layer it is a ridge penalty of
+            p / (1 - p) on standardised features (Wager et al. 2013), near what a ridge regression chooses with some
+            twenty people and hundreds of correlated features.
     """
 
     width: int = 32
@@ -29,6 +32,7 @@ class MlpConfig:
     num_layers: int = 2
     dropout: float = 0.25
     input_norm: bool = True
+    input_dropout: float = 0.5
 
 
 class MlpEncoder(Encoder):
@@ -47,6 +51,7 @@ class MlpEncoder(Encoder):
             )
         self.width = config.width
         self.norm = RunningNorm(info.num_channels) if config.input_norm else None
+        self.input_dropout = nn.Dropout(config.input_dropout)
         layers: list[nn.Module] = []
         num_inputs = info.num_channels
         for _ in range(config.num_layers - 1):
@@ -58,5 +63,5 @@ class MlpEncoder(Encoder):
         """Encodes (B, T, C) rows with their (B, T) mask into (B, K, D) tokens."""
         if self.norm is not None:
             stream = self.norm(stream, mask)
-        tokens = self.layers(stream) * mask.unsqueeze(-1)
+        tokens = self.layers(self.input_dropout(stream)) * mask.unsqueeze(-1)
         return pool_rows(tokens, mask, self.info.rate_hz, self.context.token_rate_hz)
