@@ -137,7 +137,7 @@ def _stdout_kept_free() -> Iterator[None]:
     stdout = sys.stdout
     stdout.flush()
     try:
-        number = stdout.fileno() if stdout is sys.__stdout__ else None
+        number = stdout.fileno() if stdout is sys.__stdout__ and stdout is not None else None
     except (OSError, ValueError):  # no file behind it, as in a notebook
         number = None
     kept = None if number is None else os.dup(number)
