@@ -129,19 +129,22 @@ def remove_slope(recording: np.ndarray) -> np.ndarray:
 def context_statistics(recording: np.ndarray, rate_hz: float, seconds: int, context_s: float) -> np.ndarray:
     """Gives mean, slope and deviation over the seconds up to each second's end: (T, C) -> (S, C, 3) float32.
 
-    Row s is of the samples with s + 1 - context_s <= time < s + 1; the first rows have less context, as much as there
-    is. The slope is that of the least-squares line, in units per second; the deviation is that of the population.
+    Row s is of the samples with s + 1 - context_s <= time < s + 1; rows before context_s take the first context_s
+    seconds. Why not a shorter context there: slopes and deviations of few samples are of another size, so the first
+    rows would tell how long the clip has been running, which a model of signals alone must not know.
+
+    The slope is that of the least-squares line, in units per second; the deviation is that of the population.
 
     Args:
         recording: (T, C) floating point.
         rate_hz: Sampling rate.
         seconds: S.
-        context_s: Length of the context, 1 s or more.
+        context_s: Length of the context, 1 s or more; a shorter recording is one context.
     """
     level = recording.mean(axis=0, dtype=np.float64)
     rows = recording - level
     time = np.arange(len(rows)) / rate_hz
-    ends = np.arange(1, seconds + 1, dtype=np.float64)
+    ends = np.maximum(np.arange(1, seconds + 1, dtype=np.float64), context_s)
     stop = np.clip(np.ceil(ends * rate_hz - 1e-6).astype(int), 1, len(rows))
     start = np.clip(np.ceil((ends - context_s) * rate_hz - 1e-6).astype(int), 0, stop - 1)
 

@@ -75,7 +75,8 @@ def test_context_statistics_equal_a_plain_loop(rate_hz, context_s):
     ours = context_statistics(data, rate_hz, seconds, context_s)
     time = np.arange(len(data)) / rate_hz
     for second in range(seconds):
-        chosen = (time >= second + 1 - context_s - 1e-9) & (time < second + 1 - 1e-9)
+        end = max(second + 1, context_s)
+        chosen = (time >= end - context_s - 1e-9) & (time < end - 1e-9)
         for channel in range(3):
             values = data[chosen, channel]
             slope = np.polyfit(time[chosen], values, 1)[0] if len(values) > 1 else 0.0
@@ -90,6 +91,15 @@ def test_context_never_reads_later_seconds():
     before, after = (context_statistics(values, 5.0, 20, 10.0) for values in (data, changed))
     np.testing.assert_allclose(before[:10], after[:10], atol=1e-5)
     assert np.abs(before[10] - after[10]).max() > 1
+
+
+def test_no_row_has_less_context_than_the_others():
+    noise = np.random.default_rng(0).standard_normal((150, 4000))
+    rows = context_statistics(noise, 5.0, 30, 10.0)
+    spread = rows.std(axis=1)
+    np.testing.assert_allclose(spread[:10], spread[10:].mean(axis=0)[None].repeat(10, 0), rtol=0.1)
+    whole = context_statistics(noise[:20], 5.0, 4, 10.0)
+    np.testing.assert_allclose(whole[0, :, 0], noise[:20].mean(axis=0), atol=1e-5)
 
 
 def light() -> mne.io.BaseRaw:
