@@ -14,7 +14,7 @@ import yaml
 
 from mersuite.config import RunConfig, read_yaml, to_plain
 from mersuite.errors import ConfigError
-from mersuite.provenance import command, git_commit, versions
+from mersuite.provenance import command, git_commit, versions, without_password
 
 _NOT_COMPARED = ("run", "runtime", "store", "sweep", "evaluate")
 _PLACES = ("root", "manifest")
@@ -107,6 +107,7 @@ def open_run(config: RunConfig) -> OpenRun:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"run.dir: {path} is a file; choose another folder")
     values = to_plain(config)
+    values["sweep"]["storage"] = without_password(config.sweep.storage or "") or None
     kept = path / "config.yaml"
     if kept.is_file() and is_first_process():
         if not config.run.resume:

@@ -88,6 +88,13 @@ def test_new_run_keeps_its_configuration(tmp_path: Path):
     assert read_yaml(run.path / "config.yaml")["optim"]["lr"] == 0.5
 
 
+def test_kept_configuration_hides_the_password_of_a_storage(tmp_path: Path):
+    for words in ([], ["run.resume=true"]):
+        open_run(config_of(tmp_path / "run", "sweep.storage=postgresql://me:secret@host/db", *words))
+        kept = read_yaml(tmp_path / "run" / "config.yaml")
+        assert kept["sweep"]["storage"] == "postgresql://me:***@host/db"
+
+
 def test_run_without_a_folder_is_refused():
     with pytest.raises(ConfigError, match=r"run\.dir: no folder for the run given; add run\.dir=DIR"):
         open_run(config_of(None))

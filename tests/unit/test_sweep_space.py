@@ -179,6 +179,11 @@ def test_best_file_is_the_searched_system_with_the_values_of_each_fold(tmp_path:
     assert "root" not in layer.get("data", {}) and layer["cv"]["folds"] == 3 and layer["seed"] == 7
 
 
+def test_best_file_says_seed_and_folds_even_where_they_are_the_defaults(config: RunConfig):
+    layer = yaml.safe_load(_best_yaml(registry.load("ps"), config, []))
+    assert layer == {"track": "ps", "seed": 0, "cv": plain(config.cv), "fold_overrides": {}}
+
+
 def test_table_has_a_row_a_fold_and_a_column_a_parameter():
     folds = [
         {"fold": 0, "complete": 2, "pruned": 1, "value": 3.5, "params": {"a": 1}},
