@@ -107,6 +107,13 @@ class Fitted(ABC):
             train: Training samples with theirs, where calibrates_on_train asks for them.
         """
 
+    def refit(self, val: Sequence[tuple[Sample, Output | None]]) -> None:
+        """Takes the validation rows' labels in as well, after every choice is made; does nothing by default.
+
+        Why it is honest: they belong to the training groups, and nothing is chosen any more.
+        """
+        return
+
     def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
         """Gives what stands in for a network's raw output in systems without one, or None where nothing does."""
         return None
@@ -210,14 +217,16 @@ class Track(ABC):
 
     @abstractmethod
     def metrics(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-        """Scores answers against targets, both as `decode` and `answer_of` give them; the function that training logs."""
+        """Scores answers against targets, as `decode` and `answer_of` give them; the function that training logs."""
 
     @abstractmethod
     def answer_of(self, sample: Sample) -> Any:
         """Gives a sample's truth in the form of an answer."""
 
     @abstractmethod
-    def write_submission(self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]) -> str:
+    def write_submission(
+        self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]
+    ) -> str:
         """Writes the challenge's format, re-reads and checks it, and gives one line that says what was written.
 
         Raises:

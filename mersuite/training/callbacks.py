@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Saves the checkpoint in one step that either happens or does not."""
         partial = f"{path}.partial"
         super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, path)
+        Path(partial).replace(path)
 
 
 class CurveWriter(pl.Callback):
@@ -81,13 +80,14 @@ class CurveWriter(pl.Callback):
             writer = csv.DictWriter(stream, ["epoch", "step", "metric", "value"])
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(partial, self._path)
+        partial.replace(self._path)
 
 
 class ReportEpoch(pl.Callback):
     """Calls a function with (epoch, monitored value) after each validation; it may raise to stop the run.
 
-    Why own: Optuna's integration callback subclasses `lightning.pytorch`, whose classes are not those of pytorch_lightning.
+    Why own: Optuna's integration callback subclasses `lightning.pytorch`, whose classes are not those of
+    pytorch_lightning.
     """
 
     def __init__(self, monitor: str, report: Callable[[int, float], None]) -> None:

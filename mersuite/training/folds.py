@@ -97,7 +97,10 @@ def train_fold(run: FoldRun) -> Checkpoint:
     if network is not None:
         network = _train_network(run, network, fitted, train, val)
     seen = known_outputs(run, fitted, network, train) if fitted.calibrates_on_train else []
-    fitted.calibrate(known_outputs(run, fitted, network, val), seen)
+    known = known_outputs(run, fitted, network, val)
+    fitted.calibrate(known, seen)
+    outputs = {sample.sample_id: output for sample, output in known}
+    fitted.refit([(sample, outputs.get(sample.sample_id)) for sample in val])
     checkpoint = Checkpoint(
         track=run.track,
         config=run.config,

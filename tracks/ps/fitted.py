@@ -170,6 +170,13 @@ class PsFitted(Fitted):
                     self.smoothing_s[dimension], self.shrink[dimension] = width, factor
         return float(best.mean())
 
+    def refit(self, val: Sequence[tuple[Sample, Output | None]]) -> None:
+        """Lets the validation people join the prior, now that smoothing, statistic and refinement are chosen."""
+        if self.options.offset_kind == "prior" and self.options.refit_prior:
+            self.prior.add(
+                [(sample, None if output is None else self._delayed(output.values[TARGET])) for sample, output in val]
+            )
+
     # ---- answering
     def offset(self, sample: Sample, num_seconds: int) -> np.ndarray:
         """The part of an answer that no signal of the sample enters: (second, 2) float32, raw label scale."""

@@ -35,6 +35,7 @@ class PsConfig:
             chooses on validation rows.
         refine_prior: After training, let the prior be chosen anew from labels less what the network explains of them,
             where that is better on validation rows. The system `prior` is never refined: it has no network.
+        refit_prior: Once every choice is made, let the labels of the validation people join the prior.
         shrink: Scale each dimension's correction by a factor in 0..1 chosen on validation rows. Why: a correction that
             does not help unseen people is then taken back instead of adding noise.
         loss: Training loss; L1 by default because the metric is MAE.
@@ -52,6 +53,7 @@ class PsConfig:
     prior_smoothing_s: int | Literal["auto"] = "auto"
     prior_statistic: Literal["median", "midmean", "mean", "auto"] = "auto"
     refine_prior: bool = True
+    refit_prior: bool = True
     shrink: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
     head_scale: float = 32.0

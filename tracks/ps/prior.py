@@ -73,19 +73,32 @@ class StimulusPrior:
 
     def fit(self, train: Sequence[Sample]) -> None:
         """Collects the labels of training samples."""
-        self.median = np.median(np.concatenate([sample.target[TARGET] for sample in train]), axis=0).astype(np.float32)
-        by_clip: dict[str, list[Sample]] = {}
-        for sample in train:
-            by_clip.setdefault(stimulus_of(sample), []).append(sample)
+        rows = [sample.target[TARGET] for sample in train]
+        self.median = np.median(np.concatenate(rows), axis=0).astype(np.float32)
         self.curves, self.subjects, self.samples, self.explained = {}, {}, {}, {}
-        for clip, samples in by_clip.items():
-            longest = max(len(sample.target[TARGET]) for sample in samples)
-            table = np.full((len(samples), longest, 2), np.nan, dtype=np.float32)
-            for row, sample in enumerate(samples):
-                table[row, : len(sample.target[TARGET])] = sample.target[TARGET]
-            self.curves[clip] = table
-            self.samples[clip] = [sample.sample_id for sample in samples]
-            self.subjects[clip] = [sample.groups.get("subject", sample.sample_id) for sample in samples]
+        self.add([(sample, None) for sample in train])
+
+    def add(self, more: Sequence[tuple[Sample, np.ndarray | None]]) -> None:
+        """Puts the labels of more samples into the curves.
+
+        Args:
+            more: Samples, each with what signals explain of its labels, (second, 2); None counts as nothing.
+        """
+        by_clip: dict[str, list[tuple[Sample, np.ndarray | None]]] = {}
+        for sample, correction in more:
+            by_clip.setdefault(stimulus_of(sample), []).append((sample, correction))
+        is_refined = bool(self.explained)
+        for clip, rows in by_clip.items():
+            labels = [sample.target[TARGET] for sample, _ in rows]
+            zeros = [
+                np.zeros_like(label) if taken is None else taken for label, (_, taken) in zip(labels, rows, strict=True)
+            ]
+            self.curves[clip] = _stacked([*self.curves.get(clip, ()), *labels], fill=np.nan)
+            if is_refined:
+                self.explained[clip] = _stacked([*self.explained.get(clip, ()), *zeros], fill=0.0)
+            names = [sample.groups.get("subject", sample.sample_id) for sample, _ in rows]
+            self.subjects[clip] = [*self.subjects.get(clip, ()), *names]
+            self.samples[clip] = [*self.samples.get(clip, ()), *[sample.sample_id for sample, _ in rows]]
 
     def curve(self, sample: Sample, num_seconds: int, *, leave_out_own: bool, smoothing_s: int) -> np.ndarray:
         """Gives the prior of a sample: (second, 2) float32, raw label scale.
@@ -127,6 +140,14 @@ class StimulusPrior:
     def knows(self, sample: Sample) -> bool:
         """Whether training samples of the same stimulus were seen."""
         return stimulus_of(sample) in self.curves
+
+
+def _stacked(rows: Sequence[np.ndarray], *, fill: float) -> np.ndarray:
+    """(second, 2) arrays of unequal lengths as one (row, second, 2) float32 table; what is missing becomes fill."""
+    table = np.full((len(rows), max(map(len, rows)), 2), fill, dtype=np.float32)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
+    return table
 
 
 def stimulus_of(sample: Sample) -> str:
