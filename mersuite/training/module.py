@@ -41,10 +41,10 @@ class SupervisedModule(pl.LightningModule):
         output, fused = self.network(batch)
         terms = {**self._track.loss(self._run_config, output, fused, batch), **fused.losses}
         total = torch.stack([term.float() for term in terms.values()]).sum()
-        self.log("train/loss", total.detach(), on_epoch=True, on_step=False, batch_size=len(batch))
+        self.log("train/loss", total.detach(), on_epoch=True, on_step=False, sync_dist=True, batch_size=len(batch))
         if len(terms) > 1:
             logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-            self.log_dict(logged, on_epoch=True, on_step=False, batch_size=len(batch))
+            self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(batch))
         return total
 
     def on_validation_epoch_start(self) -> None:

@@ -25,6 +25,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    # val/* is computed from the gathered outputs of all processes, so every process logs the same value
+    warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('val/.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
 
 
