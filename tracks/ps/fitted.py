@@ -173,6 +173,7 @@ class PsFitted(Fitted):
     def refit(self, val: Sequence[tuple[Sample, Output | None]]) -> None:
         """Lets the validation people join the prior, now that smoothing, statistic and refinement are chosen."""
         if self.options.offset_kind == "prior" and self.options.refit_prior:
+            self._train_ids |= {sample.sample_id for sample, _ in val}  # their own answers leave their own labels out
             self.prior.add(
                 [(sample, None if output is None else self._delayed(output.values[TARGET])) for sample, output in val]
             )

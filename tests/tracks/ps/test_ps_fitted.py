@@ -123,6 +123,20 @@ def test_longest_trial_left_out_leaves_no_unknown_target(rng: np.random.Generato
     assert np.isfinite(fitted.target(samples[2])[TARGET]).all()
 
 
+def test_validation_people_who_join_the_prior_meet_it_without_their_own_labels(rng: np.random.Generator):
+    samples = random_samples(rng, range(6), LENGTHS)
+    train, val, out = samples[:9], samples[9:15], samples[15]
+    offsets = []
+    for labels in (val[0].target[TARGET], 256 - val[0].target[TARGET]):
+        fitted = fitted_of(system="prior", prior_smoothing_s=1, prior_statistic="median")
+        fitted.fit(train, val, no_features)
+        before = fitted.offset(out, 20)
+        fitted.refit([(sample_of(3, 0, labels), None), *[(item, None) for item in val[1:]]])
+        assert np.abs(fitted.offset(out, 20) - before).max() > 0
+        offsets.append(fitted.offset(val[0], 20))
+    np.testing.assert_array_equal(*offsets)
+
+
 # ---- lag
 
 
