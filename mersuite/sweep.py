@@ -7,12 +7,16 @@ over all folds has therefore seen every held-out row. Each fold's own study has 
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -23,7 +27,6 @@ from mersuite.config import (
     changes,
     load_run_config,
     part_places_of,
-    read_yaml,
     to_plain,
     with_overrides,
 )
@@ -32,72 +35,21 @@ from mersuite.inference import Checkpoint, answer_with
 from mersuite.prepare import FeatureReader
 from mersuite.provenance import without_password
 from mersuite.run_folder import comparable, write_text
-from mersuite.schema import Faults, build_dataclass, plain, require, require_all
+from mersuite.schema import plain
+from mersuite.search_space import Dimension, read_space
 from mersuite.track import Track, TrackData
 from mersuite.training.folds import FoldRun, train_fold
+from mersuite.training.progress import RunProgress
 from mersuite.training.run import plan_folds
 
 if TYPE_CHECKING:
     import optuna
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dimension:
-    """One searched key.
-
-    Attributes:
-        type: float, int or categorical.
-        low: Lowest value, for numbers.
-        high: Highest value, for numbers.
-        log: Search on a logarithmic scale.
-        step: Step between values; null for none.
-        choices: Values, for categorical.
-    """
-
-    type: Literal["float", "int", "categorical"]
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    step: float | None = None
-    choices: tuple[Any, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.type == "categorical":
-            odd = [item for item in self.choices if not isinstance(item, (bool, int, float, str, type(None)))]
-            require_all(
-                (len(self.choices) > 0, "choices: a categorical key needs at least one value"),
-                (not odd, f"choices: need numbers, texts, true, false or null, got {odd[:1]}"),
-                (self.low is None and self.high is None, "low, high: a categorical key has choices only"),
-            )
-            return
-        ordered = self.low is not None and self.high is not None and self.low <= self.high
-        require_all(
-            (ordered, f"low, high: need low <= high, got {self.low} and {self.high}"),
-            (not self.choices, f"choices: only a categorical key has them, got type {self.type}"),
-            (not self.log or (self.low or 0.0) > 0, f"log: need low above 0, got {self.low}"),
-            (not self.log or self.step is None, f"step: need null with log, got {self.step}"),
-            (self.step is None or self.step > 0, f"step: need a step above 0, got {self.step}"),
-        )
-        values = (self.low, self.high, self.step)
-        whole = all(item is None or float(item).is_integer() for item in values)
-        require(self.type == "float" or whole, f"low, high, step: need whole numbers for type int, got {values}")
-
-    def ends(self) -> tuple[Any, ...]:
-        """Gives the values that show whether the whole range fits: every choice, or both ends."""
-        if self.type == "categorical":
-            return self.choices
-        ends = (self.low or 0.0, self.high or 0.0)
-        return tuple(map(int, ends)) if self.type == "int" else ends
-
-    def suggest(self, trial: optuna.Trial, key: str) -> Any:
-        """Draws a value for a trial."""
-        if self.type == "categorical":
-            return trial.suggest_categorical(key, list(self.choices))
-        low, high = float(self.low or 0.0), float(self.high or 0.0)
-        if self.type == "int":
-            step = 1 if self.step is None else int(self.step)
-            return trial.suggest_int(key, int(low), int(high), log=self.log, step=step)
-        return trial.suggest_float(key, low, high, log=self.log, step=self.step)
+HEARTBEAT_S = 30
+"""Seconds between a worker's signs of life; after two without one its trial is given back."""
+POLL_S = 2.0
+OPEN_ATTEMPTS = 6
+BEGUN = "begun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,40 +94,6 @@ class SweepResult:
         return columns, rows
 
 
-def read_space(path: Path, config: RunConfig) -> dict[str, Dimension]:
-    """Reads a search space: dotted configuration key to its range.
-
-    Raises:
-        ConfigError: If the file is missing or empty, or with every range and key that does not fit the configuration.
-    """
-    if not path.is_file():
-        raise ConfigError(f"sweep.space: {path} does not exist")
-    values = read_yaml(path)
-    if not values:
-        raise ConfigError(f"sweep.space: {path} names no key to search")
-    faults = Faults()
-    space: dict[str, Dimension] = {}
-    for key, item in values.items():
-        dimension = build_dataclass(Dimension, item, key, faults)
-        if dimension is not None:
-            space[key] = dimension
-            _try_ends(config, key, dimension, faults)
-    try:
-        faults.raise_if_any()
-    except ConfigError as error:
-        raise ConfigError(f"sweep.space: {path}: {error}") from error
-    return space
-
-
-def _try_ends(config: RunConfig, key: str, dimension: Dimension, faults: Faults) -> None:
-    for value in dimension.ends():
-        try:
-            with_overrides(config, {key: value})
-        except ConfigError as error:
-            faults.add("", f"{error} (searched value {value!r})")
-            return
-
-
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """Opens an Optuna storage by URL, or a journal file whose name ends in .log.
 
@@ -184,111 +102,229 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     Raises:
         ConfigError: If it cannot be opened.
     """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return _open(url)
+        except Exception as error:
+            # Why again: of several workers that start at once, one makes the tables and the others trip over them.
+            if attempt < OPEN_ATTEMPTS and re.search("already exists|UNIQUE|duplicate|locked", str(error)):
+                time.sleep(0.2 * attempt)
+                continue
+            raise ConfigError(
+                f"sweep.storage: cannot open {without_password(url)!r} ({' '.join(str(error).split())[:200]}); "
+                "expected a URL such as sqlite:///sweep.db or a file name that ends in .log"
+            ) from error
+
+
+def _open(url: str) -> optuna.storages.BaseStorage:
     import optuna
     from optuna.storages import journal
 
-    try:
-        if url.endswith(".log"):
-            return optuna.storages.JournalStorage(journal.JournalFileBackend(url))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # heartbeats are marked as experimental, their callback is renamed in 4.9
-            return optuna.storages.RDBStorage(
-                url,
-                heartbeat_interval=30,
-                failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=2),
-                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            )
-    except Exception as error:
-        raise ConfigError(
-            f"sweep.storage: cannot open {without_password(url)!r} ({' '.join(str(error).split())[:200]}); "
-            "expected a URL such as sqlite:///sweep.db or a file name that ends in .log"
-        ) from error
+    if url.endswith(".log"):
+        return optuna.storages.JournalStorage(journal.JournalFileBackend(url))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats are marked as experimental, their callback is renamed in 4.9
+        return optuna.storages.RDBStorage(
+            url,
+            heartbeat_interval=HEARTBEAT_S,
+            failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=2),
+            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+        )
 
 
 def run_sweep(track: Track, config: RunConfig, data: TrackData, reader: FeatureReader) -> SweepResult:
     """Searches each outer fold until its study has sweep.num_trials finished trials, all workers counted.
+
+    Any number of workers may search one storage at once; each ends when all trials have ended, its own and others'.
 
     Raises:
         ConfigError: If the space or the storage does not fit, or no trial finished.
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = read_space(config.sweep.space or registry.folder(track.name) / "sweep.yaml", config)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    evaluation = track.evaluations(config)[0]
+    place = config.sweep.space or registry.folder(track.name) / "sweep.yaml"
+    space = read_space(place, config, taken=tuple(evaluation.overrides))
     folder = config.run.dir or Path("runs") / f"sweep_{track.name}"
     folder.mkdir(parents=True, exist_ok=True)
     url = config.sweep.storage or f"sqlite:///{folder / 'sweep.db'}"
     storage = open_storage(url)
-    evaluation = track.evaluations(config)[0]
-    system = with_overrides(config, evaluation.overrides)
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
-    found = []
-    for fold in plan_folds(config, evaluation, list(samples.values())):
-        run = FoldRun(
+    folds = plan_folds(config, evaluation, list(samples.values()))
+    with RunProgress(len(folds) * config.sweep.num_trials, enabled=config.runtime.progress) as progress:
+        base = FoldRun(
             track=track,
-            config=system,
+            config=with_overrides(config, evaluation.overrides),
             evaluation=evaluation.name,
             samples=samples,
             reader=reader,
-            fold=fold,
+            fold=folds[0],
             folder=folder,
+            progress=progress,
         )
-        found.append(_search_fold(run, space, storage, config.sweep.study or f"{track.name}-{evaluation.name}"))
+        name = config.sweep.study or f"{track.name}-{evaluation.name}"
+        searches = [FoldSearch(replace(base, fold=fold), space, storage, name) for fold in folds]
+        _search_all(searches)
+    found = [search.summary() for search in searches]
     best = folder / "best.yaml"
     write_text(best, _best_yaml(track, config, found))
     return SweepResult(best_config=best, storage=url, folds=found, monitor=track.monitor)
 
 
-def _search_fold(
-    run: FoldRun, space: Mapping[str, Dimension], storage: optuna.storages.BaseStorage, name: str
-) -> dict[str, Any]:
-    import optuna
-    from optuna.trial import TrialState
+def _search_all(searches: Sequence[FoldSearch]) -> None:
+    """Searches fold after fold, then waits for trials of other workers, and takes over those of workers that died."""
+    for search in searches:
+        search.search()
+    while any(search.waits for search in searches):
+        time.sleep(POLL_S)
+        for search in searches:
+            search.free_trials_of_dead_workers()
+            search.search()
+    for search in searches:
+        search.remove_leftovers()
 
-    sweep = run.config.sweep
-    study = optuna.create_study(
-        study_name=f"{name}-fold{run.fold.index}",
-        storage=storage,
-        load_if_exists=True,
-        direction="minimize" if run.track.monitor_mode == "min" else "maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
-        if sweep.prune
-        else optuna.pruners.NopPruner(),
-    )
-    identity = _identity(run, space)
-    if study.user_attrs.get("identity", identity) != identity:
-        raise ConfigError(
-            f"sweep.storage: study {study.study_name!r} searched other data, folds, ranges or another configuration; "
-            "name another with sweep.study=NAME"
+
+class NoRoomError(Exception):
+    """Ends a trial that another worker's trial has made one too many."""
+
+
+class FoldSearch:
+    """The search of one outer fold, on its training and validation rows.
+
+    Args:
+        run: The fold; its folder is the sweep's.
+        space: Key to range.
+        storage: Where trials are kept.
+        name: Of the study, without the fold.
+
+    Raises:
+        ConfigError: If the storage holds a study of that name with other data, folds, ranges or configuration.
+    """
+
+    def __init__(
+        self, run: FoldRun, space: Mapping[str, Dimension], storage: optuna.storages.BaseStorage, name: str
+    ) -> None:
+        import optuna
+
+        self._run = run
+        self._space = space
+        self._notices_dead_workers = isinstance(storage, optuna.storages.RDBStorage)
+        self._time_is_up = False
+        self._study = optuna.create_study(
+            study_name=f"{name}-fold{run.fold.index}",
+            storage=storage,
+            load_if_exists=True,
+            direction="minimize" if run.track.monitor_mode == "min" else "maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+            if run.config.sweep.prune
+            else optuna.pruners.NopPruner(),
         )
-    study.set_user_attr("identity", identity)
+        identity = _identity(run, space)
+        if self._study.user_attrs.get("identity", identity) != identity:
+            raise ConfigError(
+                f"sweep.storage: study {self._study.study_name!r} searched other data, folds, ranges or another "
+                "configuration; name another with sweep.study=NAME"
+            )
+        self._study.set_user_attr("identity", identity)
 
-    def objective(trial: optuna.Trial) -> float:
+    def _trials(self, *names: str) -> list[optuna.trial.FrozenTrial]:
+        from optuna.trial import TrialState
+
+        return self._study.get_trials(deepcopy=False, states=tuple(TrialState[name] for name in names))
+
+    @property
+    def _is_done(self) -> bool:
+        return len(self._trials("COMPLETE", "PRUNED")) >= self._run.config.sweep.num_trials
+
+    def _taken(self) -> list[optuna.trial.FrozenTrial]:
+        """Trials that count: those that have ended well, and those that a worker has in hand."""
+        ended = self._trials("COMPLETE", "PRUNED")
+        if not self._notices_dead_workers:  # a trial whose worker died runs in a journal file for ever
+            return ended
+        newest = datetime.now() - timedelta(seconds=2 * HEARTBEAT_S)  # Optuna's times have no zone
+        # Why the age: a worker that dies before its first sign of life is never noticed by Optuna.
+        return ended + [
+            item
+            for item in self._trials("RUNNING")
+            if BEGUN in item.user_attrs or (item.datetime_start or newest) > newest
+        ]
+
+    @property
+    def waits(self) -> bool:
+        """Whether trials of other workers may still change the result."""
+        return self._notices_dead_workers and not self._time_is_up and not self._is_done
+
+    def search(self) -> None:
+        """Runs trials as long as there is room for more, trials that run elsewhere counted in."""
+        sweep = self._run.config.sweep
+        end_s = math.inf if sweep.timeout_s is None else time.monotonic() + sweep.timeout_s
+        while len(self._taken()) < sweep.num_trials and not self._time_is_up:
+            self._show()
+            self._study.optimize(self._objective, n_trials=1, catch=(NoRoomError,))
+            self._time_is_up = time.monotonic() > end_s
+
+    def free_trials_of_dead_workers(self) -> None:
+        """Gives trials back whose worker has given no sign of life for a while."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in open_storage
+            optuna.storages.fail_stale_trials(self._study)
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        import optuna
+
+        run = self._run
+        self._require_room(trial)
+        trial.set_user_attr(BEGUN, True)
         seed = trial_seed(run.config.seed, run.fold.index, trial.number)
-        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return _run_trial(trial, run, space)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        return _run_trial(trial, run, self._space)
 
-    done = (TrialState.COMPLETE, TrialState.PRUNED)
-    if len(study.get_trials(deepcopy=False, states=done)) < sweep.num_trials:
-        study.optimize(
-            objective,
-            timeout=sweep.timeout_s,
-            callbacks=[optuna.study.MaxTrialsCallback(sweep.num_trials, states=done)],
-            catch=(),
-        )
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
-        raise ConfigError(
-            f"sweep: no trial of study {study.study_name!r} finished; raise sweep.num_trials or timeout_s"
-        )
-    return {
-        "fold": run.fold.index,
-        "study": study.study_name,
-        "complete": len(complete),
-        "pruned": len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))),
-        "value": study.best_value,
-        "params": dict(study.best_params),
-    }
+    def _require_room(self, trial: optuna.Trial) -> None:
+        """Lets only the first of those trials go on that were begun at the same instant for the last free place."""
+        own = (trial.datetime_start, trial.number)
+        earlier = [item for item in self._taken() if (item.datetime_start, item.number) < own]
+        if len(earlier) >= self._run.config.sweep.num_trials:
+            raise NoRoomError
+
+    def _show(self) -> None:
+        complete = self._trials("COMPLETE")
+        note = f"best val/{self._run.track.monitor} {self._study.best_value:.2f}" if complete else ""
+        if self._run.progress:
+            done = self._run.fold.index * self._run.config.sweep.num_trials + len(self._trials("COMPLETE", "PRUNED"))
+            self._run.progress.show(f"trials, fold {self._run.fold.index + 1}", done, note)
+
+    def remove_leftovers(self) -> None:
+        """Removes folders of trials that a killed worker left."""
+        folder = self._run.folder / f"fold_{self._run.fold.index}"
+        for trial in self._trials("COMPLETE", "PRUNED", "FAIL"):
+            shutil.rmtree(folder / f"trial_{trial.number}", ignore_errors=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def summary(self) -> dict[str, Any]:
+        """Gives study, number of trials by state, best value and parameters.
+
+        Raises:
+            ConfigError: If no trial was finished.
+        """
+        complete = self._trials("COMPLETE")
+        if not complete:
+            raise ConfigError(
+                f"sweep: no trial of study {self._study.study_name!r} finished; raise sweep.num_trials or timeout_s"
+            )
+        return {
+            "fold": self._run.fold.index,
+            "study": self._study.study_name,
+            "complete": len(complete),
+            "pruned": len(self._trials("PRUNED")),
+            "value": self._study.best_value,
+            "params": dict(self._study.best_params),
+        }
 
 
 def _identity(run: FoldRun, space: Mapping[str, Dimension]) -> str:

@@ -11,14 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class RunProgress:
-    """A progress bar over the folds of all evaluations, on stderr, shown only where a person watches.
+    """A progress bar over the folds of all evaluations, or the trials of a sweep, on stderr where a person watches.
 
     Args:
-        num_folds: Folds of all evaluations together.
+        num_parts: Folds of all evaluations together, or trials.
         enabled: False shows nothing.
     """
 
-    def __init__(self, num_folds: int, *, enabled: bool) -> None:
+    def __init__(self, num_parts: int, *, enabled: bool) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -30,7 +30,7 @@ class RunProgress:
             disable=not (enabled and sys.stderr.isatty()),
             transient=True,
         )
-        self._folds = self._progress.add_task("folds", total=num_folds, note="")
+        self._folds = self._progress.add_task("folds", total=num_parts, note="")
         self._steps = self._progress.add_task("", total=None, visible=False, note="")
 
     def __enter__(self) -> RunProgress:
@@ -48,6 +48,11 @@ class RunProgress:
     def finish_fold(self) -> None:
         """Counts a finished fold."""
         self._progress.advance(self._folds)
+
+    def show(self, description: str, done: int, note: str) -> None:
+        """Says what is under way, how many of all parts are done, and what is known so far."""
+        self._progress.update(self._folds, description=description, completed=done, note=note)
+        self._progress.reset(self._steps, visible=False, note="")
 
     def callback(self, monitor: str) -> pl.Callback:
         """Gives a Lightning callback that moves the line of steps.
@@ -75,5 +80,6 @@ class _Steps(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._monitor in trainer.callback_metrics:
-            note = f"epoch {trainer.current_epoch + 1}, {self._monitor} {float(trainer.callback_metrics[self._monitor]):.2f}"
+            value = float(trainer.callback_metrics[self._monitor])
+            note = f"epoch {trainer.current_epoch + 1}, {self._monitor} {value:.2f}"
             self._progress.update(self._task, note=note)
