@@ -259,10 +259,10 @@ def export(
         return {"out": str(out), "traits": dict(header.traits), "message": message}
     require(ckpt is not None, "export: need either pred=FILE.jsonl or ckpt=RUN")
     assert ckpt is not None  # noqa: S101  require() raised otherwise
-    from mersuite.inference import find_checkpoints, load_checkpoint
+    from mersuite.inference import answer, find_checkpoints, load_checkpoint
 
     checkpoints = [load_checkpoint(path) for path in find_checkpoints(ckpt, None)]
-    return dict(loaded.export_run(checkpoints, out, kind))
+    return dict(loaded.export_run(checkpoints, out, kind, answer))
 
 
 def score(track: str, *, pred: Path, target: Path, options: Mapping[str, str]) -> dict[str, float]:

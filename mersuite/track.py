@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ReadFeatures = Callable[[str, str], Signal | None]
 """(clip_id, stream) -> the stored stream, or None where the clip has none."""
+AnswerFunction = Callable[["Sequence[Checkpoint]", Sequence[Sample], Any], list[Prediction]]
+"""(checkpoints, samples, reader of streams) -> predictions, averaged over the checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,13 +235,16 @@ class Track(ABC):
             SubmissionError: If the predictions do not form a valid submission. Nothing is left behind then.
         """
 
-    def export_run(self, checkpoints: Sequence[Checkpoint], out: Path, kind: str) -> Mapping[str, Any]:
+    def export_run(
+        self, checkpoints: Sequence[Checkpoint], out: Path, kind: str, answer: AnswerFunction
+    ) -> Mapping[str, Any]:
         """Writes a format that holds a program rather than answers, and gives {"out", "message", ...}.
 
         Args:
             checkpoints: One a fold of the run's main evaluation, loaded.
             out: File to write.
             kind: Which of the track's formats; "" for the usual one.
+            answer: What `mersuite predict` runs, to compare the program's answers with.
 
         Raises:
             ConfigError: If the track has no such format.

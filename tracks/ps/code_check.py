@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mersuite.errors import DataError, SubmissionError
+from mersuite.track import AnswerFunction
 from tracks.ps import layout
 from tracks.ps.fake_files import write_csv, write_mat
 from tracks.ps.rates import BASELINE_S
@@ -68,7 +69,7 @@ model.predict(input_dir, output_dir)
 installed mersuite and tracks."""
 
 
-def check_submission(archive: Path, checkpoints: Sequence[Checkpoint]) -> int:
+def check_submission(archive: Path, checkpoints: Sequence[Checkpoint], answer: AnswerFunction) -> int:
     """Unpacks the zip, runs it on a made-up person and compares its rows with this program's own.
 
     Why a run and not a look at imports alone: an import inside a function, a file left out and weights that do not fit
@@ -87,7 +88,7 @@ def check_submission(archive: Path, checkpoints: Sequence[Checkpoint]) -> int:
             file.extractall(folder)
         write_made_up_input(input_dir, _seconds(checkpoints))
         try:
-            expected = expected_rows(checkpoints, input_dir)
+            expected = expected_rows(checkpoints, input_dir, answer)
         except DataError as error:
             raise SubmissionError(
                 f"export: the run does not answer recordings in the challenge's layout: {error}"
@@ -128,14 +129,14 @@ def write_made_up_input(root: Path, num_seconds: int) -> None:
     write_csv(root / "sample_ids.csv", ["sample_id"], rows)
 
 
-def expected_rows(checkpoints: Sequence[Checkpoint], input_dir: Path) -> list[tuple[str, int, int]]:
+def expected_rows(
+    checkpoints: Sequence[Checkpoint], input_dir: Path, answer: AnswerFunction
+) -> list[tuple[str, int, int]]:
     """Gives the rows that `mersuite predict` answers for an input folder, on the CPU.
 
     Raises:
         DataError: If the checkpoints do not fit the recordings.
     """
-    from mersuite.inference import answer
-
     ids = layout.read_sample_ids(input_dir / "sample_ids.csv")
     clips, samples = layout.read_inputs(input_dir, ids)
     first = checkpoints[0]

@@ -18,6 +18,7 @@ from mersuite.config import to_plain
 from mersuite.errors import SubmissionError
 from mersuite.provenance import versions
 from mersuite.schema import plain
+from mersuite.track import AnswerFunction
 from tracks.ps.code_check import check_submission
 from tracks.ps.runtime import META
 
@@ -171,10 +172,18 @@ def pack_weights(checkpoints: Sequence[Checkpoint]) -> bytes:
     return buffer.getvalue()
 
 
-def write_code_submission(checkpoints: Sequence[Checkpoint], out: Path, traits: Mapping[str, Any]) -> str:
+def write_code_submission(
+    checkpoints: Sequence[Checkpoint], out: Path, traits: Mapping[str, Any], answer: AnswerFunction
+) -> str:
     """Writes the zip, runs it on made-up recordings, and gives one line that says what is in it.
 
     It is there whole and checked, or not at all.
+
+    Args:
+        checkpoints: One a fold.
+        out: The zip.
+        traits: What the track says of the system.
+        answer: What `mersuite predict` runs, for the check.
 
     Raises:
         SubmissionError: If a configured part needs packages that the challenge's machine does not have, or what was
@@ -197,7 +206,7 @@ def write_code_submission(checkpoints: Sequence[Checkpoint], out: Path, traits: 
                 info = zipfile.ZipInfo(name, _DATE)
                 info.external_attr = _READABLE
                 archive.writestr(info, content, zipfile.ZIP_DEFLATED)
-        num_rows = check_submission(partial, checkpoints)
+        num_rows = check_submission(partial, checkpoints, answer)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
@@ -227,7 +236,7 @@ def _named_parts(checkpoints: Sequence[Checkpoint]) -> list[str]:
             if part.name in NOT_CARRIED and checkpoint.network is not None:
                 raise SubmissionError(
                     f"export: model.encoders.{stream}: {part.name} {NOT_CARRIED[part.name]}, which the challenge's "
-                    "machine does not have; train another encoder for a code submission, or export predictions with pred="
+                    "machine does not have; train another encoder, or export predictions with pred=FILE.jsonl"
                 )
             parts.append(f"mersuite.models.encoders.{part.name}")
     return list(dict.fromkeys(parts))

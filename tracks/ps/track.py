@@ -13,7 +13,7 @@ from mersuite.config import DataConfig, RunConfig
 from mersuite.errors import ConfigError, did_you_mean
 from mersuite.panels import PublishedFigure, Section
 from mersuite.schema import Named
-from mersuite.track import CheckRow, Evaluation, Fitted, ScoreRequest, Track, TrackData
+from mersuite.track import AnswerFunction, CheckRow, Evaluation, Fitted, ScoreRequest, Track, TrackData
 from tracks.ps.fake import FakeConfig, write_fake
 from tracks.ps.figures import ps_sections
 from tracks.ps.fitted import PsFitted
@@ -138,14 +138,17 @@ class PsTrack(Track):
             )
         return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"))
 
-    def export_run(self, checkpoints: Sequence[Checkpoint], out: Path, kind: str) -> Mapping[str, Any]:
+    def export_run(
+        self, checkpoints: Sequence[Checkpoint], out: Path, kind: str, answer: AnswerFunction
+    ) -> Mapping[str, Any]:
         """Writes the code submission: a zip with model.py, weights and the code that inference needs."""
         from tracks.ps.code_submission import write_code_submission
 
         if kind not in ("", "code"):
             raise ConfigError(f"kind: a run can be exported as code, got {kind!r}; csv is made from pred=FILE.jsonl")
         traits = self.traits(checkpoints[0].config)
-        return {"out": str(out), "traits": dict(traits), "message": write_code_submission(checkpoints, out, traits)}
+        message = write_code_submission(checkpoints, out, traits, answer)
+        return {"out": str(out), "traits": dict(traits), "message": message}
 
     def read_table(self, path: Path) -> dict[str, Any]:
         """Reads a csv or a prediction file as row id -> (valence, arousal)."""

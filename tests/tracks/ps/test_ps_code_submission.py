@@ -21,7 +21,7 @@ import torch
 
 from mersuite import api, catalog, registry
 from mersuite.errors import ConfigError, DataError, SubmissionError
-from mersuite.inference import Checkpoint, build_network, load_checkpoint
+from mersuite.inference import Checkpoint, answer, build_network, load_checkpoint
 from mersuite.schema import Named
 from mersuite.training.folds import build_context
 from tracks.ps import code_check, code_submission
@@ -91,7 +91,7 @@ def submission(archive: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the run in another process, where a test runs the zip itself."""
-    monkeypatch.setattr(code_submission, "check_submission", lambda archive, checkpoints: 0)
+    monkeypatch.setattr(code_submission, "check_submission", lambda archive, checkpoints, answer: 0)
 
 
 def predicted_csv(run: Path, data: Path, place: Path) -> Path:
@@ -221,10 +221,10 @@ CASES = {
 def test_every_model_answers_alike_from_the_zip(case: str, fake_ps: Path, tmp_path: Path) -> None:
     files = [case.split()[1]] if case.startswith("recipe") else []
     checkpoint = checkpoint_of(fake_ps, CASES.get(case, []), [f"recipe/{item}.yaml" for item in files])
-    write_code_submission([checkpoint], tmp_path / "s.zip", TRAITS)
+    write_code_submission([checkpoint], tmp_path / "s.zip", TRAITS, answer)
     data = as_input(fake_ps, tmp_path / "in", {"predict1": "predict1"}, reservations=True)
     import_model(unpack(tmp_path / "s.zip", tmp_path / "s")).predict(data, tmp_path / "out")
-    expected = {name: f"{valence},{arousal}" for name, valence, arousal in expected_rows([checkpoint], data)}
+    expected = {name: f"{valence},{arousal}" for name, valence, arousal in expected_rows([checkpoint], data, answer)}
     assert rows(tmp_path / "out/predictions.csv") == expected
     assert len(set(expected.values())) > 1
 
@@ -240,7 +240,7 @@ def test_external_encoder_is_refused(fake_ps: Path, tmp_path: Path) -> None:
     model = replace(checkpoint.config.model, encoders={"eeg": part})
     foreign = replace(checkpoint, config=replace(checkpoint.config, model=model))
     with pytest.raises(SubmissionError, match=r"model\.encoders\.eeg: external runs a network of another package"):
-        write_code_submission([foreign], tmp_path / "s.zip", TRAITS)
+        write_code_submission([foreign], tmp_path / "s.zip", TRAITS, answer)
     assert not list(tmp_path.iterdir())
 
 
@@ -301,7 +301,7 @@ def test_packages_of_the_challenge_are_told_from_ours() -> None:
 
 def refused(checkpoint: Checkpoint, out: Path, message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
-        write_code_submission([checkpoint], out, TRAITS)
+        write_code_submission([checkpoint], out, TRAITS, answer)
     assert not list(out.parent.iterdir())
 
 
