@@ -340,11 +340,23 @@ def report(run: Path, *, out: Path, clips: Sequence[str] = ()) -> dict[str, Any]
 
 
 def pretrain(run_config: RunConfig) -> dict[str, Any]:
-    """Trains the encoders on unlabelled recordings by masked reconstruction, and writes their weights."""
+    """Trains the encoders on recordings without labels by masked reconstruction, and writes their weights.
+
+    Labels are never read. Whose recordings are used: pretrain.split, less the people of cv.held_out.
+
+    Returns:
+        weights, val_loss, epochs, and whose recordings were used: mersuite.training.pretrain.run_pretraining.
+
+    Raises:
+        ConfigError: If the configuration or the run folder does not fit.
+        DataError: If there are fewer than two people with recordings.
+    """
+    from mersuite.run_folder import open_run
     from mersuite.training.pretrain import run_pretraining
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config.data, "all")
+    data = track.read(run_config.data, run_config.pretrain.split)
     require_samples(data, "all")
-    return run_pretraining(track, run_config, data, _ready_reader(run_config, data))
+    folder = open_run(run_config, pretraining=True)
+    return run_pretraining(track, run_config, data, _ready_reader(run_config, data), folder)

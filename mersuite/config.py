@@ -26,6 +26,7 @@ from mersuite.config_sections import (
     DataConfig,
     ModelConfig,
     OptimConfig,
+    PretrainConfig,
     RunSection,
     RuntimeConfig,
     StoreConfig,
@@ -57,6 +58,7 @@ class RunConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     features: Mapping[str, Named] = named("extractor", default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     cv: CvConfig = field(default_factory=CvConfig)
@@ -181,6 +183,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "PretrainConfig",
     "RunConfig",
     "RunSection",
     "RuntimeConfig",

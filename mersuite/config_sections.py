@@ -103,6 +103,46 @@ def _default_fusion() -> Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Self-supervised pretraining of the encoders: what is hidden and rebuilt (masked reconstruction).
+
+    Attributes:
+        split: Whose recordings are used: train, test or all. Why train: with the others, scores on the test people
+            become transductive. People named in cv.held_out are left out either way.
+        time_rate: Share of the time of a stream that is hidden.
+        signal_span_s: Length of a hidden stretch of a recording. Why 0.1: shorter than a token, so that what is around
+            it can tell it.
+        feature_span_s: Length of a hidden stretch of features.
+        channel_rate: Share of channels hidden over the whole window, to be told from the others.
+        hidden: Width of the decoder, which is thrown away afterwards.
+        num_sources: Waveforms that the decoder mixes into the channels of a recording.
+        reach: Tokens that the decoder sees at once, an odd number.
+    """
+
+    split: Literal["train", "test", "all"] = "train"
+    time_rate: float = 0.4
+    signal_span_s: float = 0.1
+    feature_span_s: float = 2.0
+    channel_rate: float = 0.25
+    hidden: int = 64
+    num_sources: int = 8
+    reach: int = 5
+
+    def __post_init__(self) -> None:
+        rates = (self.time_rate, self.channel_rate)
+        spans = (self.signal_span_s, self.feature_span_s)
+        require_all(
+            *_at_least(self, 1, "hidden", "num_sources"),
+            (
+                all(0.0 <= rate < 1.0 for rate in rates) and sum(rates) > 0.0,
+                f"need 0 <= time_rate, channel_rate < 1 and not both 0, got {rates}",
+            ),
+            (min(spans) > 0, f"need signal_span_s and feature_span_s above 0 s, got {spans}"),
+            (self.reach >= 1 and self.reach % 2 == 1, f"reach: need an odd number of tokens, got {self.reach}"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
     """Optimiser and learning-rate schedule.
 

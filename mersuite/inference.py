@@ -231,7 +231,13 @@ def find_checkpoints(ckpt: Path, evaluation: str | None) -> list[Path]:
         return [ckpt]
     if not ckpt.exists():
         raise ConfigError(f"ckpt: {ckpt} does not exist; expected a run folder or a checkpoint file")
-    evaluations = read_run_json(ckpt)["evaluations"]
+    content = read_run_json(ckpt)
+    if "pretraining" in content:
+        raise ConfigError(
+            f"ckpt: {ckpt} holds pretrained encoders, which answer nothing; "
+            "fit with model.pretrained=<its weights> first"
+        )
+    evaluations = content["evaluations"]
     name = evaluation or next((key for key, item in evaluations.items() if item["main"]), "")
     if name not in evaluations:
         raise ConfigError(f"evaluation: {ckpt} has no {name!r}; it has {', '.join(evaluations) or 'none finished'}")

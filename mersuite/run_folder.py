@@ -94,12 +94,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     return lines
 
 
-def open_run(config: RunConfig) -> OpenRun:
+def open_run(config: RunConfig, *, pretraining: bool = False) -> OpenRun:
     """Starts a run folder, or goes on with one when run.resume is set.
 
+    Args:
+        config: run.* says where; the rest is kept in config.yaml.
+        pretraining: Whether the run pretrains encoders instead of evaluating systems.
+
     Raises:
-        ConfigError: If the folder holds a run and run.resume is not set, it was made with another configuration, or it
-            holds something else.
+        ConfigError: If the folder holds a run and run.resume is not set, it was made with another configuration or by
+            a run of the other kind, or it holds something else.
     """
     path = config.run.dir
     if path is None:
@@ -120,20 +124,47 @@ def open_run(config: RunConfig) -> OpenRun:
             raise ConfigError(
                 f"run.dir: {path} was made with another configuration; choose another folder:\n  {listed}"
             )
+        _check_kind(path, pretraining)
     elif path.is_dir() and any(item != _partial(kept) for item in path.iterdir()) and is_first_process():
         raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
     write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return OpenRun(path=path)
 
 
-def write_run_json(run: OpenRun, config: RunConfig, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes run.json: evaluations with their folds and checkpoints, versions, commit and command."""
+def _check_kind(path: Path, pretraining: bool) -> None:
+    """Refuses to go on with a run of the other kind; a folder with nothing but its configuration may become either."""
+    if {item.name for item in path.iterdir() if not item.name.startswith(".")} == {"config.yaml"}:
+        return
+    held = "pretraining" in read_run_json(path) if (path / "run.json").is_file() else False
+    if held != pretraining:
+        kinds = ("a run that evaluates systems", "a run of pretraining")
+        raise ConfigError(
+            f"run.dir: {path} holds {kinds[held]}, and this would be {kinds[pretraining]}; choose another folder"
+        )
+
+
+def write_run_json(
+    run: OpenRun,
+    config: RunConfig,
+    evaluations: Mapping[str, Mapping[str, Any]],
+    *,
+    pretraining: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes run.json: evaluations with folds and checkpoints, or whose recordings pretraining used; versions, command.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        evaluations: By name; empty for pretraining.
+        pretraining: What pretraining says of itself; None for other runs.
+    """
     write_json(
         run.path / "run.json",
         {
             "track": config.track,
             "seed": config.seed,
             "evaluations": evaluations,
+            **({} if pretraining is None else {"pretraining": pretraining}),
             "versions": versions(),
             "git_commit": git_commit(),
             "command": command(),

@@ -97,9 +97,23 @@ def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
     config = _config(own, words)
     if flag(own, "pretrain"):
         trained = api.pretrain(config)
-        return trained, f"encoder weights: {trained['weights']}; use them with model.pretrained={trained['weights']}"
+        return trained, _pretrained_lines(trained)
     result = api.fit(config)
     return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.lines()]
+
+
+def _pretrained_lines(trained: Mapping[str, Any]) -> list[str]:
+    group, people = trained["group"], [*trained["train"], *trained["val"]]
+    left_out = f"; left out: {', '.join(trained['left_out'])}" if trained["left_out"] else ""
+    return [
+        *trained["notes"],
+        f"pretrained on {trained['num_recordings']} recordings of {len(people)} {group}s "
+        f"({', '.join(people)}){left_out}",
+        f"validation loss {trained['val_loss']:.4f} after {trained['epochs']} epochs, of other {group}s than those "
+        "trained on; 1 is what knowing nothing gives",
+        f"scores on any of these {group}s are transductive from now on; fit says so beside them",
+        f"encoder weights: {trained['weights']}; use them with model.pretrained={trained['weights']}",
+    ]
 
 
 def _predict(own: dict[str, str], words: list[str], action: str) -> Shown:

@@ -95,7 +95,7 @@ def train_loader(
     config: RunConfig,
     samples: Sequence[Sample],
     reader: SignalReader,
-    target_of: TargetOf,
+    target_of: TargetOf | None,
     *,
     seed: int,
     rank: int,
@@ -162,7 +162,7 @@ class WindowDataModule(pl.LightningDataModule):
         train: Training samples.
         val: Validation samples.
         reader: Gives stored streams.
-        target_of: What the network is trained towards.
+        target_of: What the network is trained towards; None for batches without targets.
         seed: With the epoch, decides the order and the shifts of training windows.
     """
 
@@ -173,7 +173,7 @@ class WindowDataModule(pl.LightningDataModule):
         train: Sequence[Sample],
         val: Sequence[Sample],
         reader: SignalReader,
-        target_of: TargetOf,
+        target_of: TargetOf | None,
         seed: int,
     ) -> None:
         super().__init__()

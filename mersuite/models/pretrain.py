@@ -7,7 +7,9 @@ Axes: B batch, T rows, C channels, K tokens, R rows of a token, D width.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,48 +18,32 @@ import torch
 from torch import nn
 
 from mersuite.clip import Batch
+from mersuite.config import PretrainConfig
 from mersuite.errors import ConfigError, DataError
 from mersuite.models.backbone import Backbone, module_key, stream_name
-from mersuite.models.base import Encoded, Encoder
+from mersuite.models.base import Encoded, Encoder, StreamInfo
 from mersuite.models.layers import RunningNorm, keep_in_graph
 from mersuite.models.weights import load_strictly, read_weights
 from mersuite.models.window_encoder import WindowEncoder
+from mersuite.schema import build, plain
 
 _PREFIX = "encoders."
+_SEEN = "seen_recordings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
-    """Knobs of masked reconstruction.
+class SeenRecordings:
+    """What a file of pretrained encoders says of its making.
 
     Attributes:
-        time_rate: Share of the time of a stream that is hidden.
-        signal_span_s: Length of a hidden stretch of a recording. Why 0.1: shorter than a token, so that what is around
-            it can tell it.
-        feature_span_s: Length of a hidden stretch of features.
-        channel_rate: Share of channels hidden over the whole window, to be told from the others.
-        hidden: Width of the decoder, which is thrown away afterwards.
-        num_sources: Waveforms that the decoder mixes into the channels of a recording.
-        reach: Tokens that the decoder sees at once, an odd number.
+        group: Name of the groups in `members`, such as subject.
+        members: Whose recordings were used, to train or to choose the best epoch.
+        streams: Stream name to what its encoder was built for.
     """
 
-    time_rate: float = 0.4
-    signal_span_s: float = 0.1
-    feature_span_s: float = 2.0
-    channel_rate: float = 0.25
-    hidden: int = 64
-    num_sources: int = 8
-    reach: int = 5
-
-    def __post_init__(self) -> None:
-        rates = (self.time_rate, self.channel_rate)
-        if not all(0.0 <= rate < 1.0 for rate in rates) or sum(rates) == 0.0:
-            raise ConfigError(f"need 0 <= time_rate, channel_rate < 1 and not both 0, got {rates}")
-        if self.signal_span_s <= 0 or self.feature_span_s <= 0 or self.reach < 1 or self.reach % 2 == 0:
-            raise ConfigError(
-                "need spans above 0 s and an odd reach, got "
-                f"signal_span_s={self.signal_span_s}, feature_span_s={self.feature_span_s}, reach={self.reach}"
-            )
+    group: str
+    members: tuple[str, ...]
+    streams: Mapping[str, StreamInfo]
 
 
 class RowDecoder(nn.Module):
@@ -112,7 +98,8 @@ class MaskedReconstruction(nn.Module):
     def stream_losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Gives each stream's mean squared error over hidden real entries, in units of each channel's variance.
 
-        1 is what knowing nothing gives. Randomness comes from PyTorch's global generator.
+        1 is what knowing nothing gives. A stream that no row of the batch has is left out. Randomness comes from
+        PyTorch's global generator.
 
         Raises:
             DataError: If the batch has none of the streams.
@@ -123,6 +110,7 @@ class MaskedReconstruction(nn.Module):
                 f"a batch holds the streams {sorted(batch.streams)}, none of which is configured: "
                 f"model.encoders has {list(self.backbone.stream_names)}"
             )
+        names = [name for name in names if batch.masks[name].any()] or names[:1]
         losses = {name: self._loss(name, batch.streams[name], batch.masks[name]) for name in names}
         first = names[0]
         for name in self.backbone.stream_names:
@@ -156,12 +144,40 @@ class MaskedReconstruction(nn.Module):
         return channels | hidden.gather(1, stretch).unsqueeze(-1)
 
 
-def save_encoders(path: Path, backbone: Backbone) -> None:
-    """Writes the weights and statistics of all encoders of a backbone to a .safetensors file."""
+def save_encoders(path: Path, backbone: Backbone, seen: SeenRecordings | None = None) -> None:
+    """Writes the weights and statistics of all encoders of a backbone to a .safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        backbone: Whose encoders.
+        seen: What they were trained on; kept in the file, so that it can be said wherever the weights go.
+    """
     from safetensors.torch import save_file
 
     state = {f"{_PREFIX}{key}": value for key, value in backbone.encoders.state_dict().items()}
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(tensors, partial, metadata=None if seen is None else {_SEEN: json.dumps(plain(seen))})
+    partial.replace(path)
+
+
+def seen_recordings(path: Path) -> SeenRecordings | None:
+    """Gives what a file of encoders says of its making; None where it says nothing.
+
+    Raises:
+        ConfigError: If there is no such file, or it is damaged.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        read_weights(path)
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return build(SeenRecordings, json.loads(metadata[_SEEN])) if _SEEN in metadata else None
+    except (SafetensorError, ValueError) as error:
+        raise ConfigError(f"weights: {path} is no readable safetensors file: {error}") from error
 
 
 def load_encoders(path: Path, backbone: Backbone) -> tuple[str, ...]:
@@ -189,6 +205,25 @@ def load_encoders(path: Path, backbone: Backbone) -> tuple[str, ...]:
             f"model.pretrained: {path} has encoders for {sorted(parts) or 'no stream'}, "
             f"this model for {sorted(backbone.stream_names)}"
         )
+    seen = seen_recordings(path)
     for name in common:
         load_strictly(backbone.encoder(name), parts[name], source=f"stream {name!r} in {path}")
+        if seen is not None and name in seen.streams:
+            _check_same_channels(path, name, seen.streams[name], backbone.encoder(name).info)
     return common
+
+
+def _check_same_channels(path: Path, name: str, made_for: StreamInfo, found: StreamInfo) -> None:
+    """Refuses weights of the right shape for the wrong data."""
+    if made_for.rate_hz != found.rate_hz:
+        raise ConfigError(
+            f"model.pretrained: stream {name!r} in {path} was pretrained at {made_for.rate_hz:g} Hz, the data have "
+            f"{found.rate_hz:g} Hz; bring both to one rate (features.*.rate_hz) or pretrain again"
+        )
+    pairs = zip(made_for.ch_names, found.ch_names, strict=False)
+    differ = next(((before, now) for before, now in pairs if before.casefold() != now.casefold()), None)
+    if differ is not None:
+        raise ConfigError(
+            f"model.pretrained: stream {name!r} in {path} was pretrained with channel {differ[0]!r} where the data "
+            f"have {differ[1]!r}; name and order the channels alike, or pretrain again"
+        )

@@ -27,6 +27,7 @@ from mersuite.run_folder import (
 )
 from mersuite.track import Evaluation, Track, TrackData
 from mersuite.training.folds import BEST, FoldRun, finished_fold, train_fold
+from mersuite.training.pretrain import pretrained_on
 from mersuite.training.progress import RunProgress
 
 
@@ -123,24 +124,35 @@ def run_evaluations(
     with RunProgress(sum(map(len, plans.values())), enabled=show) as progress:
         work = _Work(track=track, config=config, samples=samples, reader=reader, folder=folder, progress=progress)
         for evaluation in chosen:
-            entry = {
-                "main": evaluation is chosen[0],
-                "protocol": evaluation.protocol,
-                "split_by": list(evaluation.split_by or config.cv.by),
-                "overrides": dict(evaluation.overrides),
-                "folds": [],
-            }
+            entry = _new_entry(work, evaluation, plans[evaluation.name], is_main=evaluation is chosen[0])
             evaluations[evaluation.name] = entry
             predictions: list[Prediction] = []
             for fold in plans[evaluation.name]:
                 predictions += _run_fold(work, evaluation, fold, entry, len(plans[evaluation.name]))
                 write_run_json(folder, config, evaluations)
-            metrics[evaluation.name] = score_rows(track, config, predictions, evaluation.protocol)
+            metrics[evaluation.name] = score_rows(track, config, predictions, entry["protocol"])
             _write_oof(work, evaluation, entry["main"], predictions)
             write_json(folder.path / "metrics.json", metrics)
             collect_curves(folder, evaluations)
     _write_importance(work, evaluations[chosen[0].name])
     return FitResult(folder=folder.path, track=track, metrics=metrics, notes=data.notes)
+
+
+def _new_entry(work: _Work, evaluation: Evaluation, folds: Sequence[Fold], *, is_main: bool) -> dict[str, Any]:
+    """Gives what run.json says of an evaluation before its first fold."""
+    entry = {
+        "main": is_main,
+        "protocol": evaluation.protocol,
+        "split_by": list(evaluation.split_by or work.config.cv.by),
+        "overrides": dict(evaluation.overrides),
+        "folds": [],
+    }
+    if work.track.uses_network(with_overrides(work.config, evaluation.overrides)):
+        held_out = [work.samples[item] for fold in folds for item in fold.held_out]
+        pretrained = pretrained_on(work.config, held_out)
+        if pretrained is not None:
+            entry |= {"protocol": f"{evaluation.protocol}; {pretrained.sentence()}", "pretrained": pretrained.plain()}
+    return entry
 
 
 def _run_fold(

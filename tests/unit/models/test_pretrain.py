@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from mersuite.clip import Batch, WindowKey
+from mersuite.config import PretrainConfig
 from mersuite.errors import ConfigError, DataError
 from mersuite.models.backbone import build_backbone
 from mersuite.models.base import BuildContext, StreamInfo
-from mersuite.models.pretrain import MaskedReconstruction, PretrainConfig
+from mersuite.models.pretrain import MaskedReconstruction
 from mersuite.schema import build_named
 
 STREAMS = {
@@ -125,8 +126,9 @@ def test_batch_without_any_configured_stream_is_refused():
     [
         ({"time_rate": 1.0}, "need 0 <= time_rate, channel_rate < 1 and not both 0"),
         ({"time_rate": 0.0, "channel_rate": 0.0}, "and not both 0"),
-        ({"reach": 4}, "need spans above 0 s and an odd reach, got"),
-        ({"signal_span_s": 0.0}, "need spans above 0 s"),
+        ({"reach": 4}, "reach: need an odd number of tokens, got 4"),
+        ({"signal_span_s": 0.0}, "need signal_span_s and feature_span_s above 0 s"),
+        ({"hidden": 0}, "hidden: need 1 or more"),
     ],
 )
 def test_knobs_out_of_range_are_refused(values, message):
