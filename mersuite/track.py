@@ -37,11 +37,13 @@ class TrackData:
         clips: Every clip with at least one medium.
         samples: What is to be predicted, in the order of the organisers' files.
         notes: Things a user should know: counts, what was missing or skipped; shown once.
+        caveat: What every score on these data must say, such as "simulated targets"; joins each evaluation's protocol.
     """
 
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +74,17 @@ class Evaluation:
         overrides: Config keys that make the system, such as {"ps.system": "signal"}.
         split_by: Groups that held-out rows differ in from all training rows; () means as cv.by says.
         protocol: One sentence for people.
+        shares: Groups that must have a member which several people (Track.reports_by) have in common, such as the
+            stimulus for what is learned from other people about it. On other data the evaluation is left out.
+        unfit: Why the configured model cannot be evaluated so; "" where it can. It is left out then.
     """
 
     name: str
     overrides: Mapping[str, Any]
     split_by: tuple[str, ...] = ()
     protocol: str = ""
+    shares: tuple[str, ...] = ()
+    unfit: str = ""
 
 
 class Fitted(ABC):
@@ -116,9 +123,15 @@ class Fitted(ABC):
         """
         return
 
-    def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
-        """Gives what stands in for a network's raw output in systems without one, or None where nothing does."""
-        return None
+    def raw_output(self, sample: Sample, features: ReadFeatures, network: Output | None = None) -> Output | None:
+        """Gives a sample's raw output: the network's, what is added to it, or what stands in for it.
+
+        Args:
+            sample: The sample.
+            features: Its stored streams.
+            network: What the network gave; None in systems without one.
+        """
+        return network
 
     @abstractmethod
     def apply(self, sample: Sample, output: Output | None) -> Output:
@@ -202,7 +215,10 @@ class Track(ABC):
 
     @abstractmethod
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
-        """Gives the rows of the final table; the configured system itself comes first as the main one."""
+        """Gives the rows of the final table; the configured system itself comes first as the main one.
+
+        Those that the data cannot have are left out by the run; the first that stays is then the main one.
+        """
 
     def uses_network(self, config: RunConfig) -> bool:
         """Whether the configured system trains a network."""

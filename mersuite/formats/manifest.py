@@ -13,12 +13,15 @@ Columns (any order; a header line is needed; paths are relative to the manifest'
     start_s, duration_s     the stretch of the file, for the streams without such columns of their own
     target                  a csv file with the truth over time: see read_target_csv
     target.<name>           a number for the whole clip
+    target_source           where the truth comes from, in words of your own ("simulated", "self-report"): every score
+                            then says so
 
 A `<stream>_baseline` is a stretch of its own: start_s and duration_s do not apply to it, only its own columns do.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ from mersuite.media.csv_lines import read_csv_lines
 
 SPLITS = ("train", "test")
 _FIELDS = ("key", "rate_hz", "unit", "start_s", "duration_s")
-_PLAIN = ("clip_id", "subject", "group", "clip", "split", "start_s", "duration_s", "target")
+_PLAIN = ("clip_id", "subject", "group", "clip", "split", "start_s", "duration_s", "target", "target_source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class ManifestRow:
         media: Stream name to file or text; only the filled ones.
         targets: Name to number, from the target.<name> columns that are filled in.
         target_path: The csv with the truth over time, or None.
+        target_source: Where the truth comes from, as the file says; "" where it does not.
     """
 
     line: int
@@ -56,6 +60,7 @@ class ManifestRow:
     media: Mapping[str, Media | str]
     targets: Mapping[str, float]
     target_path: Path | None
+    target_source: str = ""
 
 
 def read_manifest(path: Path, streams: Sequence[str]) -> list[ManifestRow]:
@@ -82,6 +87,15 @@ def read_manifest(path: Path, streams: Sequence[str]) -> list[ManifestRow]:
             )
         first[row.clip_id] = row.line
     return rows
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file looks like a manifest: a csv whose first line has a column clip_id."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return "clip_id" in [cell.strip() for cell in next(csv.reader(stream), [])]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
 
 
 def read_target_csv(path: Path, names: Sequence[str]) -> np.ndarray:
@@ -176,6 +190,7 @@ def _read_row(path: Path, line: int, cells: Mapping[str, str], streams: Sequence
         media=media,
         targets=targets,
         target_path=_existing(where, path.parent, "target", cells["target"]) if cells.get("target") else None,
+        target_source=cells.get("target_source", ""),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from mersuite.clip import Batch, Output
 from mersuite.config import RunConfig
@@ -63,7 +64,7 @@ class SupervisedModule(pl.LightningModule):
         for name, value in metrics.items():
             self.log(f"val/{name}", float(value), rank_zero_only=False, sync_dist=False)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the configured optimiser with its schedule stepped after every optimiser step."""
         optimizer = build_optimizer(self.network, self._run_config.optim)
         num_steps = max(1, int(self.trainer.estimated_stepping_batches))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from mersuite.clip import Batch, Sample
 from mersuite.config import RunConfig
@@ -95,7 +96,7 @@ class PretrainingModule(pl.LightningModule):
         self.log_dict(values, on_epoch=True, on_step=False, batch_size=len(batch))
         return total
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the configured optimiser with its schedule stepped after every optimiser step."""
         optimizer = build_optimizer(self.model, self._run_config.optim)
         num_steps = max(1, int(self.trainer.estimated_stepping_batches))

@@ -109,6 +109,67 @@ class _Work:
     reader: FeatureReader
     folder: OpenRun
     progress: RunProgress
+    caveat: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What a run consists of.
+
+    Attributes:
+        evaluations: Those that data and configuration can have, the main one first.
+        folds: Their outer folds, by name.
+        notes: Which were left out, and why.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    folds: Mapping[str, Sequence[Fold]]
+    notes: tuple[str, ...]
+
+
+def plan_run(track: Track, config: RunConfig, samples: Sequence[Sample]) -> RunPlan:
+    """Chooses the evaluations that the data can have, and their folds.
+
+    Raises:
+        ConfigError: If an evaluation that `evaluate` names cannot be had, the main folds cannot be made, or nothing is
+            left.
+    """
+    chosen = choose_evaluations(track, config)
+    kept: list[Evaluation] = []
+    folds: dict[str, list[Fold]] = {}
+    notes = []
+    for evaluation in chosen:
+        reason = evaluation.unfit or _unshared(track, evaluation, samples)
+        if not reason:
+            try:
+                folds[evaluation.name] = plan_folds(config, evaluation, samples)
+            except ConfigError as error:
+                if not evaluation.split_by:
+                    raise
+                reason = str(error)
+        if not reason:
+            kept.append(evaluation)
+        elif evaluation.name in config.evaluate:
+            raise ConfigError(f"evaluate: {evaluation.name} cannot be had: {reason}")
+        else:
+            notes.append(f"{evaluation.name} was left out: {reason}")
+    if not kept:
+        raise ConfigError("evaluate: nothing can be evaluated: " + "; ".join(notes))
+    if kept[0] is not chosen[0]:
+        notes.append(f"the main system is therefore {kept[0].name}")
+    return RunPlan(evaluations=tuple(kept), folds=folds, notes=tuple(notes))
+
+
+def _unshared(track: Track, evaluation: Evaluation, samples: Sequence[Sample]) -> str:
+    """Says which group the evaluation needs that no two people share; "" where there is none."""
+    for group in evaluation.shares:
+        people: dict[str, set[str]] = {}
+        for sample in samples:
+            if group in sample.groups:
+                people.setdefault(sample.groups[group], set()).add(sample.groups.get(track.reports_by, ""))
+        if max((len(members) for members in people.values()), default=0) < 2:
+            return f"no two {track.reports_by}s have a {group} in common"
+    return ""
 
 
 def run_evaluations(
@@ -116,13 +177,21 @@ def run_evaluations(
 ) -> FitResult:
     """Trains and scores every evaluation; resumable at any instant."""
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
-    chosen = choose_evaluations(track, config)
-    plans = {item.name: plan_folds(config, item, list(samples.values())) for item in chosen}
+    plan = plan_run(track, config, list(samples.values()))
+    chosen, plans = plan.evaluations, plan.folds
     evaluations: dict[str, dict[str, Any]] = {}
     metrics: dict[str, dict[str, Any]] = {}
     show = config.runtime.progress and is_first_process()
     with RunProgress(sum(map(len, plans.values())), enabled=show) as progress:
-        work = _Work(track=track, config=config, samples=samples, reader=reader, folder=folder, progress=progress)
+        work = _Work(
+            track=track,
+            config=config,
+            samples=samples,
+            reader=reader,
+            folder=folder,
+            progress=progress,
+            caveat=data.caveat,
+        )
         for evaluation in chosen:
             entry = _new_entry(work, evaluation, plans[evaluation.name], is_main=evaluation is chosen[0])
             evaluations[evaluation.name] = entry
@@ -135,14 +204,14 @@ def run_evaluations(
             write_json(folder.path / "metrics.json", metrics)
             collect_curves(folder, evaluations)
     _write_importance(work, evaluations[chosen[0].name])
-    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=data.notes)
+    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=(*data.notes, *plan.notes))
 
 
 def _new_entry(work: _Work, evaluation: Evaluation, folds: Sequence[Fold], *, is_main: bool) -> dict[str, Any]:
     """Gives what run.json says of an evaluation before its first fold."""
     entry = {
         "main": is_main,
-        "protocol": evaluation.protocol,
+        "protocol": "; ".join(filter(None, (evaluation.protocol, work.caveat))),
         "split_by": list(evaluation.split_by or work.config.cv.by),
         "overrides": dict(evaluation.overrides),
         "folds": [],
@@ -151,7 +220,7 @@ def _new_entry(work: _Work, evaluation: Evaluation, folds: Sequence[Fold], *, is
         held_out = [work.samples[item] for fold in folds for item in fold.held_out]
         pretrained = pretrained_on(work.config, held_out)
         if pretrained is not None:
-            entry |= {"protocol": f"{evaluation.protocol}; {pretrained.sentence()}", "pretrained": pretrained.plain()}
+            entry |= {"protocol": f"{entry['protocol']}; {pretrained.sentence()}", "pretrained": pretrained.plain()}
     return entry
 
 

@@ -32,6 +32,10 @@ def check_manifest(path: Path) -> list[CheckRow]:
     )
     rated = sum(row.target_path is not None or bool(row.targets) for row in rows)
     report.append(CheckRow(name="rated rows", found=f"{rated} of {len(rows)}", ok=rated > 0 or None))
+    sources = Counter(row.target_source for row in rows if row.target_source)
+    if sources:
+        found = ", ".join(f"{source} ({count})" for source, count in sources.items())
+        report.append(CheckRow(name="ratings come from", found=found, ok=None))
     faults: list[CheckRow] = []
     facts: Counter[tuple[str, str]] = Counter()
     for row in rows:

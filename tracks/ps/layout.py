@@ -87,12 +87,15 @@ def split_sample_id(sample_id: str) -> tuple[str, int]:
 
 
 def row_id(sample_id: str, second: int) -> str:
-    """Gives the organisers' id of one second of a trial.
+    """Gives the organisers' id of one second of a trial; trials with names of other kinds keep theirs.
 
-    >>> row_id("predict1/video_01", 0)
-    'predict1_V01_T000'
+    >>> row_id("predict1/video_01", 0), row_id("anna, rest", 12)
+    ('predict1_V01_T000', 'anna, rest_T012')
     """
-    subject, video = split_sample_id(sample_id)
+    match = _SAMPLE.fullmatch(sample_id)
+    if match is None:
+        return f"{sample_id}_T{second:03d}"
+    subject, video = match["subject"], int(match["video"])
     return f"{subject}_V{video:02d}_T{second:03d}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,9 @@ def read_ps_manifest(path: Path, split: str) -> TrackData:
     clips, samples = zip(*(manifest_trial(path, row) for row in chosen), strict=True)
     rated = sum(bool(sample.target) for sample in samples)
     note = _count_note(f"own recordings ({split})", clips, samples)
-    return TrackData(clips=clips, samples=samples, notes=(f"{note}; {rated} of {len(samples)} rated",))
+    sources = Counter(row.target_source for row in chosen if row.target_source and (row.targets or row.target_path))
+    caveat = "targets: " + ", ".join(f"{source} ({count})" for source, count in sources.items()) if sources else ""
+    return TrackData(clips=clips, samples=samples, notes=(f"{note}; {rated} of {len(samples)} rated",), caveat=caveat)
 
 
 def read_targets(path: Path) -> dict[str, dict[int, tuple[int, int]]]:

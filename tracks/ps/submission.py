@@ -11,8 +11,10 @@ import numpy as np
 
 from mersuite.clip import Prediction
 from mersuite.errors import SubmissionError
+from mersuite.formats.manifest import is_manifest, read_manifest
 from mersuite.predictions import is_prediction_file, read_predictions
-from tracks.ps.layout import LABEL_MAX, LABEL_MIN, read_sample_ids, row_id
+from tracks.ps.layout import LABEL_MAX, LABEL_MIN, STREAMS, read_sample_ids, row_id
+from tracks.ps.reader import TARGET, manifest_trial
 from tracks.ps.rows import COLUMNS, rows_of, write_rows
 from tracks.ps.scores import valence_arousal_metrics
 
@@ -63,15 +65,20 @@ def write_predictions_csv(
 def read_table(path: Path) -> Table:
     """Reads predictions.csv, targets.csv or a prediction file as row id -> (valence, arousal).
 
-    A prediction file is read as it stands: its answers are already what the csv would hold.
+    A prediction file is read as it stands: its answers are already what the csv would hold. Of a manifest of own
+    recordings the ratings of its test rows are read, or of all rows where no test row is rated.
 
     Raises:
         SubmissionError: If the file is missing or empty, its columns are others, an id repeats, or a value is no number
             from 1 to 255.
+        DataError: If a manifest is at fault.
     """
     if not path.is_file():
         raise SubmissionError(f"{path}: no such file; need a csv with {','.join(COLUMNS)} or a prediction file")
-    table = _read_jsonl(path) if is_prediction_file(path) else _read_csv(path)
+    if is_prediction_file(path):
+        table = _read_jsonl(path)
+    else:
+        table = _read_manifest(path) if is_manifest(path) else _read_csv(path)
     if not table:
         raise SubmissionError(f"{path}: the file holds no row; need one row a second of every trial")
     return table
@@ -114,6 +121,17 @@ def _read_jsonl(path: Path) -> Table:
             name = row_id(prediction.sample_id, second)
             table[name] = (_in_range(valence, path, name, "valence"), _in_range(arousal, path, name, "arousal"))
     return table
+
+
+def _read_manifest(path: Path) -> Table:
+    rows = read_manifest(path, STREAMS)
+    tested = [row for row in rows if row.split == "test" and (row.targets or row.target_path)]
+    samples = [manifest_trial(path, row)[1] for row in tested or rows]
+    return {
+        row_id(sample.sample_id, second): (float(valence), float(arousal))
+        for sample in samples
+        for second, (valence, arousal) in enumerate(sample.target.get(TARGET, ()))
+    }
 
 
 def _read_csv(path: Path) -> Table:

@@ -96,8 +96,15 @@ class PsTrack(Track):
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
         """Gives the configured system, then the comparisons that every run must report."""
         own = config.options.system
+        has_features = bool(config.options.ridge_streams or feature_streams(config))
         rows = [
-            Evaluation(name=name, overrides={"ps.system": name}, protocol=protocol)
+            Evaluation(
+                name=name,
+                overrides={"ps.system": name},
+                protocol=protocol,
+                shares=_SHARED if name in ("fused", "prior") else (),
+                unfit="" if has_features or name != "ridge" else "the model reads no features; see ps.ridge_streams",
+            )
             for name, protocol in _PROTOCOLS.items()
         ]
         rows.sort(key=lambda item: item.name != own)
@@ -106,6 +113,7 @@ class PsTrack(Track):
             overrides={"ps.system": "fused"},
             split_by=("subject", "clip"),
             protocol="prior + network, neither subject nor clip ever seen",
+            shares=_SHARED,
         )
         return [*rows, unseen]
 
@@ -171,12 +179,14 @@ class PsTrack(Track):
         return ps_sections(rows, clips)
 
 
-_PROTOCOLS = {
+_SHARED = ("clip",)
+"""What the prior is looked up by: without a stimulus that several people had there is nothing to look up."""
+_PROTOCOLS = {  # in the order in which they stand in for a main system that the data cannot have
     "fused": "prior + network",
+    "signal": "training median + network on signals alone",
     "constant": "always 128",
     "median": "training median of each dimension",
     "ridge": "training median + ridge regression on features",
-    "signal": "training median + network on signals alone",
     "prior": "training median label of the same clip and second",
 }
 

@@ -405,8 +405,12 @@ def test_short_line_and_missing_csv_are_refused(tmp_path: Path):
 
 def test_row_ids_and_sample_ids_are_inverse():
     assert layout.split_row_id(layout.row_id("predict4/video_15", 169)) == ("predict4/video_15", 169)
+
+
+def test_trials_with_names_of_their_own_keep_them_in_row_ids():
+    assert layout.row_id("predict4-video_15", 1) == "predict4-video_15_T001"
     with pytest.raises(DataError, match="expected <subject>/video_<2 digits>"):
-        layout.row_id("predict4-video_15", 1)
+        layout.split_sample_id("predict4-video_15")
 
 
 def test_nearest_rate_is_judged_by_ratio():
