@@ -151,6 +151,47 @@ def test_blocks_of_channels_give_the_same_bytes(monkeypatch):
     assert whole.flags.c_contiguous
 
 
+def test_a_loose_electrode_lends_no_error_to_its_neighbour():
+    recording = eeg_like(20_000, 2)
+    chain = LinearChain(rate_hz=1000.0, target_hz=200.0, filters=(design_band(1000.0, 0.5, 45.0),))
+    alone = chain.apply(recording[:, 1:])
+    recording[:, 0] *= 1e6
+    recording[::16, 0] = 0.0  # nor where the samples that are looked at are silent
+    beside = chain.apply(recording)[:, 1:]
+    assert np.abs(beside - alone).max() < 1e-5 * alone.std()
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("num_samples", [2_000, 2_013])
+@pytest.mark.parametrize("target_hz", [50.0, 200.0, 73.0])
+def test_resampling_keeps_each_frequency_of_each_channel(num_channels, num_samples, target_hz):
+    """Both rates have even and odd padded lengths among these."""
+    time = np.arange(num_samples) / 100.0
+    freqs_hz = np.array([3.0, 11.0, 20.0])[:num_channels]
+    sines = np.sin(2 * np.pi * freqs_hz * time[:, None] + 0.3)
+    resampled = LinearChain(rate_hz=100.0, target_hz=target_hz).apply(sines)
+    expected = np.sin(2 * np.pi * freqs_hz * np.arange(len(resampled))[:, None] / target_hz + 0.3)
+    inner = slice(round(target_hz), -round(target_hz))
+    assert np.abs(resampled - expected)[inner].max() < 5e-3
+
+
+@pytest.mark.parametrize(("num_old", "num_new"), [(40, 20), (40, 21), (21, 40), (20, 40), (20, 21), (21, 21), (20, 20)])
+def test_spectrum_takes_its_new_length_as_real_transforms_do(num_old, num_new):
+    values = np.random.default_rng(0).standard_normal((2, num_old))
+    kept = min(num_old, num_new)
+    gain = np.linspace(1.0, 0.5, kept // 2 + 1)
+    spectrum = np.fft.rfft(values)[:, : len(gain)] * gain
+    if num_old != num_new and kept % 2 == 0:
+        spectrum[:, -1] *= 2.0 if num_new < num_old else 0.5
+    expected = np.fft.irfft(spectrum, n=num_new)
+    above = np.repeat(gain.astype(np.float32), 2)
+    below = above[2 : 2 * (kept - kept // 2)][::-1].copy()
+    plan = linear._Plan(num_old, num_new, above, below, 1.0)
+    pair = np.fft.fft(values[0] + 1j * values[1])[None].astype(np.complex64)
+    ours = np.fft.ifft(linear._filtered(pair, plan))[0]
+    np.testing.assert_allclose([ours.real, ours.imag], expected, atol=1e-6)
+
+
 def test_input_is_left_as_it_was():
     recording = eeg_like(3_000, 2).astype(np.float32)
     before = recording.copy()
