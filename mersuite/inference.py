@@ -70,12 +70,13 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
             first_clip, first = found.setdefault(stream, (clip_id, info))
             if (first.num_channels, first.rate_hz) != (info.num_channels, info.rate_hz):
                 raise DataError(
-                    f"stream {stream!r}: {clip_id} has {info.num_channels} channels at {info.rate_hz:g} Hz, but {first_clip} "
-                    f"has {first.num_channels} at {first.rate_hz:g} Hz; all clips of a data set must agree"
+                    f"stream {stream!r}: {clip_id} has {info.num_channels} channels at {info.rate_hz:g} Hz, but "
+                    f"{first_clip} has {first.num_channels} at {first.rate_hz:g} Hz; all clips of a data set must agree"
                 )
         if stream not in found:
             raise DataError(
-                f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"
+                f"stream {stream!r}: no clip has it; add its recordings, or take it out with "
+                f"model.encoders.{stream}=null"
             )
     return {stream: info for stream, (_, info) in found.items()}
 
@@ -141,10 +142,9 @@ def network_outputs(
 def raw_outputs(
     fitted: Fitted, network: Network | None, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
 ) -> dict[str, Output | None]:
-    """Gives every sample's raw output: the network's, or what stands in for it."""
-    if network is not None:
-        return dict(network_outputs(network, config, samples, reader))
-    return {sample.sample_id: fitted.raw_output(sample, reader.get) for sample in samples}
+    """Gives every sample's raw output: the network's with what fitted parts add, or what stands in for it."""
+    given = network_outputs(network, config, samples, reader) if network is not None else {}
+    return {item.sample_id: fitted.raw_output(item, reader.get, given.get(item.sample_id)) for item in samples}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

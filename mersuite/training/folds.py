@@ -155,7 +155,8 @@ def _train_network(
 
     def score_val(outputs: Sequence[Output]) -> Mapping[str, float]:
         merged = merge_windows(outputs, val)
-        final = {item.sample_id: fitted.apply(item, merged[item.sample_id]) for item in val}
+        raw = {item.sample_id: fitted.raw_output(item, run.reader.get, merged[item.sample_id]) for item in val}
+        final = {item.sample_id: fitted.apply(item, raw[item.sample_id]) for item in val}
         answers = [prediction.answer for prediction in decoded(run.track, run.config, val, final)]
         return run.track.metrics(answers, targets)
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from mersuite.clip import Output, Sample, WindowKey
-from mersuite.errors import DataError
 from mersuite.track import Fitted, ReadFeatures
+from tracks.ps.feature_ridge import FeatureRidge
 from tracks.ps.head import TARGET
 from tracks.ps.options import LAG_CANDIDATES_S, SMOOTHING_CANDIDATES_S, PsConfig
 from tracks.ps.prior import STATISTICS, StimulusPrior, moving_average
-from tracks.ps.ridge import Ridge, lagged_rows
 
 CENTRE = 128.0
 SHRINK_CANDIDATES = (1.0, 0.9, 0.75, 0.6, 0.45, 0.3, 0.15, 0.0)
@@ -31,15 +30,15 @@ class PsFitted(Fitted):
 
     def __init__(self, options: PsConfig, streams: Sequence[str]) -> None:
         self.options = options
-        self.streams = tuple(options.ridge_streams or streams)
         self.prior = StimulusPrior()
-        self.ridge = Ridge()
+        self.ridge = FeatureRidge(options.ridge_streams or streams)
         self.prior_smoothing_s = 1
         self.prior_refined = False
         self.lag_s = 0
         self.smoothing_s = np.full(2, 1 if options.smoothing_s == "auto" else options.smoothing_s, dtype=np.int64)
         self.shrink = np.ones(2, dtype=np.float32)
         self._train_ids: frozenset[str] = frozenset()
+        self._linear: dict[str, np.ndarray] = {}
 
     # ---- learning
     def fit(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
@@ -50,10 +49,19 @@ class PsFitted(Fitted):
             self._choose_prior(val, {})
         wanted = self.options.target_lag_s
         correction = self.options.correction_kind
-        if correction == "ridge" or (correction == "network" and wanted == "auto" and self.streams):
-            self._fit_ridge(train, val, features)
-        elif correction == "network" and wanted != "auto":
-            self.lag_s = int(wanted)
+        self.lag_s = 0 if wanted == "auto" or correction == "none" else int(wanted)
+        if self.uses_ridge or (correction == "network" and wanted == "auto" and self.ridge.streams):
+            known, judge = ([(item, self._corrected(self._residual(item))) for item in side] for side in (train, val))
+            self.ridge.fit(known, judge, features, LAG_CANDIDATES_S if wanted == "auto" else (self.lag_s,))
+            self.lag_s = self.ridge.lag_s
+        if self.uses_ridge:
+            self._linear = {item.sample_id: self.ridge.predict(item, features) for item in (*train, *val)}
+
+    @property
+    def uses_ridge(self) -> bool:
+        """Whether a ridge regression is part of the correction: all of it, or what the network starts from."""
+        kind = self.options.correction_kind
+        return kind == "ridge" or (kind == "network" and self.options.ridge_base and bool(self.ridge.streams))
 
     def _choose_prior(
         self,
@@ -99,26 +107,6 @@ class PsFitted(Fitted):
         ]
         return float(np.concatenate(gaps).mean()) if gaps else 0.0
 
-    def _fit_ridge(self, train: Sequence[Sample], val: Sequence[Sample], features: ReadFeatures) -> None:
-        inputs = {sample.sample_id: self.feature_rows(sample, features) for sample in (*train, *val)}
-        residuals = {sample.sample_id: self._corrected(self._residual(sample)) for sample in (*train, *val)}
-
-        def rows(samples: Sequence[Sample], lag_s: int) -> tuple[np.ndarray, np.ndarray]:
-            ids = [sample.sample_id for sample in samples]
-            return lagged_rows([inputs[item] for item in ids], [residuals[item] for item in ids], lag_s)
-
-        wanted = self.options.target_lag_s
-        longest = max(LAG_CANDIDATES_S)
-        best = np.inf
-        for lag_s in LAG_CANDIDATES_S if wanted == "auto" else (wanted,):
-            ridge = Ridge()
-            val_inputs, val_targets = rows(val, lag_s)
-            ridge.fit(rows(train, lag_s), (val_inputs, val_targets))
-            # every lag is judged on the same seconds: those that the longest one reaches
-            error = _judge_lag(ridge, val, inputs, residuals, lag_s, longest)
-            if error < best - 1e-9:
-                best, self.ridge, self.lag_s = error, ridge, lag_s
-
     def _corrected(self, residual: np.ndarray) -> np.ndarray:
         """Leaves only the dimensions that a correction may touch; the others are zero."""
         return residual * np.array([1.0, 0.0], dtype=residual.dtype) if self.options.valence_only else residual
@@ -127,10 +115,12 @@ class PsFitted(Fitted):
         return sample.target[TARGET] - self.offset(sample, len(sample.target[TARGET]))
 
     def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
-        """What the offset leaves of the labels, moved ahead by the lag: (second, 2); NaN where nothing is known."""
+        """What offset and ridge leave of the labels, moved ahead by the lag: (second, 2); NaN where unknown."""
         residual = self._residual(sample)
         moved = np.full_like(residual, np.nan)
         moved[: max(len(residual) - self.lag_s, 0)] = residual[self.lag_s :]
+        if self.uses_ridge and self.options.correction_kind == "network":
+            moved -= self._linear[sample.sample_id][: len(moved)]
         return {TARGET: moved}
 
     @property
@@ -200,11 +190,13 @@ class PsFitted(Fitted):
         key = WindowKey(sample.sample_id, 0.0, float(num_seconds))
         return Output(key=key, values={TARGET: answer})
 
-    def raw_output(self, sample: Sample, features: ReadFeatures) -> Output | None:
-        """The ridge correction of a sample in the form of a network's raw output; None for systems without ridge."""
-        if self.options.correction_kind != "ridge":
-            return None
-        values = self.ridge.predict(self.feature_rows(sample, features))
+    def raw_output(self, sample: Sample, features: ReadFeatures, network: Output | None = None) -> Output | None:
+        """The whole correction of a sample before calibration: ridge, network or both; None for systems without one."""
+        if not self.uses_ridge:
+            return network
+        values = self.ridge.predict(sample, features)
+        if network is not None:
+            values = values + network.values[TARGET]
         return Output(key=WindowKey(sample.sample_id, 0.0, float(len(values))), values={TARGET: values})
 
     def _delayed(self, correction: np.ndarray) -> np.ndarray:
@@ -214,41 +206,16 @@ class PsFitted(Fitted):
         index = np.maximum(np.arange(len(correction)) - self.lag_s, 0)
         return correction[index]
 
-    def feature_rows(self, sample: Sample, features: ReadFeatures) -> np.ndarray:
-        """Feature streams side by side: (second, feature) float32, cut or repeated at the end to the sample's seconds.
-
-        Raises:
-            DataError: If there is no stream to read, or one is missing or does not run at 1 Hz.
-        """
-        if not self.streams:
-            raise DataError(
-                "ridge: the model reads no feature stream; name one with ps.ridge_streams, or leave ridge out with "
-                "evaluate=fused,constant,median,signal,prior,unseen_clips"
-            )
-        num_seconds = round(sample.duration_s or 0.0)
-        parts = []
-        for stream in self.streams:
-            signal = features(sample.clip_id, stream)
-            if signal is None or signal.rate_hz != 1.0:
-                seen = "is missing" if signal is None else f"runs at {signal.rate_hz:g} Hz"
-                raise DataError(
-                    f"{sample.clip_id}: stream {stream!r} {seen}, ridge and the automatic lag need features at 1 Hz; "
-                    "choose others with ps.ridge_streams, or set ps.target_lag_s to a number"
-                )
-            index = np.minimum(np.arange(num_seconds), len(signal.data) - 1)
-            parts.append(signal.data[index])
-        return np.concatenate(parts, axis=1)
-
     # ---- keeping
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON values of everything fitted; no person's labels are kept, only averages over people."""
         arrays: dict[str, np.ndarray] = {
             "median": self.prior.median,
-            "ridge_weights": self.ridge.weights,
-            "ridge_intercept": self.ridge.intercept,
             "smoothing_s": self.smoothing_s,
             "shrink": self.shrink,
         }
+        ridge_arrays, ridge_values = self.ridge.state()
+        arrays |= {f"ridge/{name}": array for name, array in ridge_arrays.items()}
         if self.options.offset_kind == "prior":
             for clip, table in self.prior.curves.items():
                 kept = table - self.prior.explained.get(clip, np.float32(0.0))
@@ -258,8 +225,7 @@ class PsFitted(Fitted):
             "prior_statistic": self.prior.statistic,
             "prior_refined": self.prior_refined or bool(self.prior.explained),
             "lag_s": self.lag_s,
-            "alpha": None if np.isnan(self.ridge.alpha) else self.ridge.alpha,
-            "streams": list(self.streams),
+            "ridge": ridge_values,
         }
         return arrays, values
 
@@ -269,33 +235,13 @@ class PsFitted(Fitted):
         curves = {name.removeprefix("prior/"): table for name, table in arrays.items() if name.startswith("prior/")}
         self.prior.curves = {clip: np.asarray(table)[None] for clip, table in curves.items()}
         self.prior.subjects = {clip: [""] for clip in curves}
-        self.ridge.weights = np.asarray(arrays["ridge_weights"])
-        self.ridge.intercept = np.asarray(arrays["ridge_intercept"])
-        self.ridge.alpha = float("nan") if values["alpha"] is None else float(values["alpha"])
+        ridge = {name.removeprefix("ridge/"): array for name, array in arrays.items() if name.startswith("ridge/")}
+        self.ridge.load_state(ridge, values["ridge"])
         self.smoothing_s = np.asarray(arrays["smoothing_s"])
         self.shrink = np.asarray(arrays["shrink"])
         self.prior_smoothing_s = int(values["prior_smoothing_s"])
         self.prior.statistic = str(values["prior_statistic"])
         self.prior_refined = bool(values["prior_refined"])
         self.lag_s = int(values["lag_s"])
-        self.streams = tuple(values["streams"])
         self._train_ids = frozenset()
-
-
-def _judge_lag(
-    ridge: Ridge,
-    val: Sequence[Sample],
-    inputs: Mapping[str, np.ndarray],
-    residuals: Mapping[str, np.ndarray],
-    lag_s: int,
-    longest: int,
-) -> float:
-    gaps = [
-        np.abs(
-            ridge.predict(inputs[item.sample_id][longest - lag_s : len(residuals[item.sample_id]) - lag_s])
-            - residuals[item.sample_id][longest:]
-        )
-        for item in val
-        if len(residuals[item.sample_id]) > longest
-    ]
-    return float(np.concatenate(gaps).mean()) if gaps else 0.0
+        self._linear = {}

@@ -41,6 +41,8 @@ class PsConfig:
         loss: Training loss; L1 by default because the metric is MAE.
         head_scale: Label points that a network output of 1 stands for.
         head_dropout: Dropout on the fused tokens before the last layer.
+        ridge_base: Let the network correct what a ridge regression on the feature streams leaves. Why: with some twenty
+            people and hundreds of features, the linear part is found better in closed form than by gradient steps.
         ridge_streams: Feature streams at 1 Hz that the ridge baseline and the automatic lag read; () takes all
             feature streams of the model.
     """
@@ -54,6 +56,7 @@ class PsConfig:
     prior_statistic: Literal["median", "midmean", "mean", "auto"] = "auto"
     refine_prior: bool = True
     refit_prior: bool = True
+    ridge_base: bool = True
     shrink: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
     head_scale: float = 32.0

@@ -14,13 +14,17 @@ ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 class Ridge:
     """Ridge regression with standardised inputs; the penalty is chosen on validation rows by mean absolute error.
 
+    A NaN input counts as the feature's training mean, which adds nothing.
+
     Attributes:
+        means: (feature,) float64, training means of the inputs.
         weights: (feature, dimension) float64, for raw inputs.
         intercept: (dimension,) float64.
         alpha: The chosen penalty, in units of the mean variance of a standardised feature.
     """
 
     def __init__(self) -> None:
+        self.means = np.zeros(0)
         self.weights = np.zeros((0, 0))
         self.intercept = np.zeros(0)
         self.alpha = float("nan")
@@ -37,7 +41,10 @@ class Ridge:
                 "clips must be longer than the label lag (set ps.target_lag_s), and each side needs a group"
             )
         inputs, targets = train[0].astype(np.float64), train[1].astype(np.float64)
-        mean, std = inputs.mean(0), inputs.std(0)
+        mean = np.nanmean(inputs, axis=0)
+        self.means = mean
+        inputs, seen = self._filled(inputs), self._filled(val[0])
+        std = inputs.std(0)
         std = np.where(std > 1e-12, std, 1.0)
         standard = (inputs - mean) / std
         target_mean = targets.mean(0)
@@ -47,14 +54,18 @@ class Ridge:
         for alpha in ALPHAS:
             weights = (vectors @ (projected / (np.maximum(values, 0.0) + alpha)[:, None])) / std[:, None]
             intercept = target_mean - mean @ weights
-            error = float(np.abs(val[0] @ weights + intercept - val[1]).mean())
+            error = float(np.abs(seen @ weights + intercept - val[1]).mean())
             if error < best:
                 best, self.alpha, self.weights, self.intercept = error, alpha, weights, intercept
         return best
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """(rows, features) -> (rows, dimensions) float32."""
-        return (inputs @ self.weights + self.intercept).astype(np.float32)
+        return (self._filled(inputs) @ self.weights + self.intercept).astype(np.float32)
+
+    def _filled(self, inputs: np.ndarray) -> np.ndarray:
+        missing = np.isnan(inputs)
+        return np.where(missing, self.means, inputs) if missing.any() else inputs
 
 
 def lagged_rows(

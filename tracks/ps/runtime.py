@@ -126,7 +126,7 @@ def _load_fold(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Car
     options: PsConfig = config.options
     fitted = PsFitted(options, ())
     fitted.load_state(_below(arrays, "fitted/"), meta["fitted"])
-    streams: tuple[str, ...] = fitted.streams if options.correction_kind == "ridge" else ()
+    streams: tuple[str, ...] = fitted.ridge.streams if fitted.uses_ridge else ()
     network = None
     if meta["context"] is not None:
         context = build(BuildContext, meta["context"])
@@ -153,11 +153,10 @@ def _answer_subject(
     )
     per_fold = []
     for fold in folds:
-        raw: Mapping[str, Output | None]
-        if fold.network is None:
-            raw = {sample.sample_id: fold.fitted.raw_output(sample, features.get) for sample in samples}
-        else:
-            raw = dict(_network_outputs(fold, fold.network, samples, features))
+        given = {} if fold.network is None else _network_outputs(fold, fold.network, samples, features)
+        raw = {
+            item.sample_id: fold.fitted.raw_output(item, features.get, given.get(item.sample_id)) for item in samples
+        }
         per_fold.append({item.sample_id: fold.fitted.apply(item, raw[item.sample_id]) for item in samples})
     return {name: output.values[TARGET] for name, output in average_outputs(per_fold).items()}
 

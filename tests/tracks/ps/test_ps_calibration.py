@@ -22,7 +22,8 @@ SYSTEMS = ("constant", "median", "ridge", "signal", "prior", "fused")
 
 
 def fitted_of(streams: Sequence[str] = ("bands",), **options: object) -> PsFitted:
-    return PsFitted(build(PsConfig, options), streams)
+    """Fitted parts without a ridge under the network, unless a test asks for it."""
+    return PsFitted(build(PsConfig, {"ridge_base": False, **options}), streams)
 
 
 def lagged_data(rng: np.random.Generator, lag_s: int, noise: float = 1.0):

@@ -23,7 +23,8 @@ SYSTEMS = ("constant", "median", "ridge", "signal", "prior", "fused")
 
 
 def fitted_of(streams: Sequence[str] = ("bands",), **options: object) -> PsFitted:
-    return PsFitted(build(PsConfig, options), streams)
+    """Fitted parts without a ridge under the network, unless a test asks for it."""
+    return PsFitted(build(PsConfig, {"ridge_base": False, **options}), streams)
 
 
 def lagged_data(rng: np.random.Generator, lag_s: int, noise: float = 1.0):
@@ -219,38 +220,29 @@ def test_only_ridge_stands_in_for_a_network(rng: np.random.Generator):
         assert (fitted.raw_output(val[0], features) is not None) is (system == "ridge")
 
 
-def test_feature_rows_are_cut_or_repeated_to_the_sample(rng: np.random.Generator):
-    sample = sample_of(1, 1, np.full((6, 2), 100.0))
-    fitted = fitted_of(system="ridge")
-    for num_rows in (4, 6, 9):
-        data = rng.normal(size=(num_rows, 2)).astype(np.float32)
-        found = fitted.feature_rows(sample, features_of({sample.clip_id: data}))
-        wanted = [data[min(second, num_rows - 1)] for second in range(6)]
-        np.testing.assert_array_equal(found, wanted)
-
-
-def test_ridge_reads_the_configured_streams_side_by_side(rng: np.random.Generator):
-    sample = sample_of(1, 1, np.full((3, 2), 100.0))
-    read = features_of({sample.clip_id: rng.normal(size=(3, 2))})
-    fitted = PsFitted(build(PsConfig, {"system": "ridge", "ridge_streams": "a,b"}), ("other",))
-    found = fitted.feature_rows(sample, lambda clip_id, stream: read(clip_id, "bands") if stream in "ab" else None)
-    assert fitted.streams == ("a", "b") and found.shape == (3, 4)
-    np.testing.assert_array_equal(found[:, :2], found[:, 2:])
+@pytest.mark.parametrize("system", ["signal", "fused"])
+def test_network_on_a_ridge_is_trained_on_what_ridge_leaves(rng: np.random.Generator, system: str):
+    train, val, out, features = lagged_data(rng, 2)
+    fitted = fitted_of(system=system, ridge_base=True)
+    fitted.fit(train, val, features)
+    assert fitted.lag_s == 2
+    for item in train:
+        left = fitted.target(item)[TARGET]
+        linear = fitted.ridge.predict(item, features)
+        residual = item.target[TARGET] - fitted.offset(item, len(left))
+        np.testing.assert_allclose(left[:-2] + linear[:-2], residual[2:], atol=1e-4)
+        assert np.isnan(left[-2:]).all()
+    for item in out:
+        zero = output_of(item, np.zeros_like(item.target[TARGET]))
+        both = fitted.raw_output(item, features, zero)
+        assert both is not None
+        np.testing.assert_array_equal(both.values[TARGET], fitted.ridge.predict(item, features))
 
 
 def test_ridge_without_feature_streams_is_refused(rng: np.random.Generator):
     train, val, _, _ = lagged_data(rng, 0)
     with pytest.raises(DataError, match=r"ridge: the model reads no feature stream; name one with ps\.ridge_streams"):
         fitted_of((), system="ridge").fit(train, val, no_features)
-
-
-def test_stream_that_is_missing_or_not_at_one_row_a_second_is_refused(rng: np.random.Generator):
-    train, val, _, features = lagged_data(rng, 0)
-    with pytest.raises(DataError, match=r"test_0/video_0: stream 'nix' is missing, .*choose others with ps\.ridge_str"):
-        fitted_of(("nix",), system="ridge").fit(train, val, features)
-    fast = features_of({item.clip_id: np.zeros((40, 2)) for item in (*train, *val)}, rate_hz=2.0)
-    with pytest.raises(DataError, match=r"stream 'bands' runs at 2 Hz, .* need features at 1 Hz"):
-        fitted_of(system="signal").fit(train, val, fast)
 
 
 def test_ridge_without_validation_rows_is_refused(rng: np.random.Generator):
