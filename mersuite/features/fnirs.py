@@ -56,7 +56,8 @@ class FnirsConfig:
         masked: What stands in their place, so that everyone has the same width: the "mean" of the good channels of
             the same type, or "zero". Why mean: it is a likely value, where zero is one that no good channel has.
         context_s: Seconds up to the end of each second that statistics are taken of. Why 10: the response lags by 4 to
-            6 s and needs as long to rise. The first rows repeat the first full context, so that no row tells the time.
+            6 s and needs as long to rise. The rows before the first whole context
+            mirror those after it, so that no row, and no equality of rows, tells the time.
         scale: Robust scale of the continuous trial by one factor a person ("subject"; transductive, label-free), or
             "none". Why subject: path length and skin change everyone's amplitude; one factor keeps channels and types
             comparable. Statistics are computed before it.
@@ -126,7 +127,7 @@ class FnirsExtractor(Extractor):
     """
 
     Config = FnirsConfig
-    version = 2
+    version = 3
     inputs = ("fnirs", "fnirs_baseline?", "fnirs_reservations?")
     group_by = "subject"
     config: FnirsConfig

@@ -5,6 +5,7 @@ Axes: T samples, C channels, S seconds.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,31 +35,32 @@ def repair_motion(recording: np.ndarray, rate_hz: float) -> np.ndarray:
     Source: Fishburn, Ludlum, Vaidya, Medvedev 2019, "Temporal derivative distribution repair (TDDR)", section 2.2.
     """
     mean = recording.mean(axis=0, dtype=np.float64)
-    rows = np.ascontiguousarray((recording - mean).T)
+    rows = np.empty(recording.shape[::-1])
+    np.subtract(recording.T, mean[:, None], out=rows)
+    if rows.shape[1] > 1:
+        for start in range(0, len(rows), TDDR_BLOCK):
+            _repair_rows(rows[start : start + TDDR_BLOCK], rate_hz)
+    rows += mean[:, None]
+    return rows.T
+
+
+def _repair_rows(rows: np.ndarray, rate_hz: float) -> None:
+    """Repairs (C, T) values about their means in place."""
     slow = rows
     if rate_hz / 2 > TDDR_CUTOFF_HZ:
         numerator, denominator = scipy.signal.butter(TDDR_ORDER, TDDR_CUTOFF_HZ, fs=rate_hz)
         slow = scipy.signal.filtfilt(numerator, denominator, rows, axis=1, padlen=0)
-    steps = np.diff(slow, axis=1)
-    if steps.shape[1] == 0:
-        return np.array(recording, np.float64)
     repaired = np.zeros_like(rows)
-    np.cumsum(_weigh(steps), axis=1, out=repaired[:, 1:])
+    np.cumsum(_weigh(np.diff(slow, axis=1)), axis=1, out=repaired[:, 1:])
     repaired -= repaired.mean(axis=1, keepdims=True)
-    repaired += rows - slow
-    return repaired.T + mean
+    repaired -= slow
+    rows += repaired
 
 
 def _weigh(steps: np.ndarray) -> np.ndarray:
-    """Gives the differences about their robust mean, each times its weight: (C, T - 1) -> (C, T - 1)."""
-    weighted = np.empty_like(steps)
-    for start in range(0, len(steps), TDDR_BLOCK):
-        weighted[start : start + TDDR_BLOCK] = _weigh_block(steps[start : start + TDDR_BLOCK])
-    return weighted
+    """Gives the differences about their robust mean, each times its weight: (C, T - 1) -> (C, T - 1).
 
-
-def _weigh_block(steps: np.ndarray) -> np.ndarray:
-    """Iterates centre -> weights -> centre to its fixed point, from the plain mean.
+    Iterates centre -> weights -> centre to its fixed point, from the plain mean.
 
     Why Aitken: the plain iteration gains half a digit a round and needs some twenty rounds; extrapolating the gaps of
     three centres, which shrink by a constant factor, reaches the same point in a third of them.
@@ -88,7 +90,7 @@ def _biweight(steps: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Gives Tukey's weights of the distances from the centre; 1 where their median is 0."""
     share = np.abs(steps - centre[:, None])
     spread = MAD_TO_SD * _row_medians(share)
-    share /= np.where(spread > 0, TDDR_TUNING * spread, np.inf)[:, None]
+    share *= np.divide(1 / TDDR_TUNING, spread, out=np.zeros_like(spread), where=spread > 0)[:, None]
     np.minimum(share, 1.0, out=share)
     np.square(share, out=share)
     np.subtract(1.0, share, out=share)
@@ -96,10 +98,15 @@ def _biweight(steps: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def _row_medians(values: np.ndarray) -> np.ndarray:
+    """Gives each row's median.
+
+    Why one place and a maximum: NumPy selects a single place with vector instructions, five times faster than two.
+    """
     half = values.shape[1] // 2
+    parted = np.partition(values, half, axis=1)
     if values.shape[1] % 2:
-        return np.partition(values, half, axis=1)[:, half]
-    return np.partition(values, (half - 1, half), axis=1)[:, half - 1 : half + 1].mean(axis=1)
+        return parted[:, half]
+    return (parted[:, half] + parted[:, :half].max(axis=1)) / 2
 
 
 def fill_masked(values: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -129,9 +136,11 @@ def remove_slope(recording: np.ndarray) -> np.ndarray:
 def context_statistics(recording: np.ndarray, rate_hz: float, seconds: int, context_s: float) -> np.ndarray:
     """Gives mean, slope and deviation over the seconds up to each second's end: (T, C) -> (S, C, 3) float32.
 
-    Row s is of the samples with s + 1 - context_s <= time < s + 1; rows before context_s take the first context_s
-    seconds. Why not a shorter context there: slopes and deviations of few samples are of another size, so the first
-    rows would tell how long the clip has been running, which a model of signals alone must not know.
+    Row s is of the samples with s + 1 - context_s <= time < s + 1. The rows before the first whole context mirror those
+    after it: what came later, backwards, with slopes turned round. Why: a model of signals alone must not know how long
+    the clip has been running. A shorter context there gives slopes and deviations of another size, which tells each
+    row's place; one context for all of them gives equal rows, from which a temporal network learned the first ten
+    seconds out of pure noise. What is left is one turn of the slopes, which it did not find.
 
     The slope is that of the least-squares line, in units per second; the deviation is that of the population.
 
@@ -144,7 +153,8 @@ def context_statistics(recording: np.ndarray, rate_hz: float, seconds: int, cont
     level = recording.mean(axis=0, dtype=np.float64)
     rows = recording - level
     time = np.arange(len(rows)) / rate_hz
-    ends = np.maximum(np.arange(1, seconds + 1, dtype=np.float64), context_s)
+    source, direction = _mirrored_start(seconds, math.ceil(context_s) - 1)
+    ends = np.maximum(source + 1.0, context_s)
     stop = np.clip(np.ceil(ends * rate_hz - 1e-6).astype(int), 1, len(rows))
     start = np.clip(np.ceil((ends - context_s) * rate_hz - 1e-6).astype(int), 0, stop - 1)
 
@@ -159,8 +169,25 @@ def context_statistics(recording: np.ndarray, rate_hz: float, seconds: int, cont
     # Of evenly spaced times the squared deviations sum to n (n^2 - 1) / 12 steps.
     spread = count * (count**2 - 1) / 12 / rate_hz**2
     together = summed(rows * time[:, None]) - middle * summed(rows)
-    slope = np.divide(together, spread, out=np.zeros_like(together), where=spread > 0)
+    slope = np.divide(together, spread, out=np.zeros_like(together), where=spread > 0) * direction[:, None]
     return np.stack((mean + level, slope, np.sqrt(variance)), axis=-1).astype(np.float32)
+
+
+def _mirrored_start(num_rows: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the row that stands for each row, and 1 or -1: whether time runs forward there.
+
+    Rows from `first` on stand for themselves; those before it are reflected at it, and again at the last row where
+    there are too few. Where there is no row after `first`, all are the first whole one.
+    """
+    distance = np.arange(num_rows) - first
+    span = num_rows - 1 - first
+    if span < 1:
+        return np.full(num_rows, max(first, 0)), np.ones(num_rows)
+    steps = np.abs(distance)
+    folded = steps % (2 * span)
+    mirrored = first + np.minimum(folded, 2 * span - folded)
+    backwards = (distance < 0) & ((steps - 1) // span % 2 == 0)
+    return np.where(distance < 0, mirrored, np.arange(num_rows)), np.where(backwards, -1.0, 1.0)
 
 
 class Haemoglobin(NamedTuple):

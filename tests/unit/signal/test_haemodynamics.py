@@ -70,27 +70,54 @@ def test_slope_is_removed_and_the_level_at_the_start_stays():
 
 @pytest.mark.parametrize(("rate_hz", "context_s"), [(5.0, 10.0), (7.8125, 3.0), (RATE_HZ, 12.5), (1.0, 1.0)])
 def test_context_statistics_equal_a_plain_loop(rate_hz, context_s):
-    seconds = 20
+    seconds = 40
     data = 50 + np.cumsum(np.random.default_rng(0).standard_normal((round(seconds * rate_hz), 3)), axis=0)
     ours = context_statistics(data, rate_hz, seconds, context_s)
     time = np.arange(len(data)) / rate_hz
+    first = int(np.ceil(context_s)) - 1
     for second in range(seconds):
-        end = max(second + 1, context_s)
+        source = second if second >= first else 2 * first - second
+        end = max(source + 1, context_s)
         chosen = (time >= end - context_s - 1e-9) & (time < end - 1e-9)
         for channel in range(3):
             values = data[chosen, channel]
             slope = np.polyfit(time[chosen], values, 1)[0] if len(values) > 1 else 0.0
-            expected = [values.mean(), slope, values.std()]
+            expected = [values.mean(), slope if second >= first else -slope, values.std()]
             np.testing.assert_allclose(ours[second, channel], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_context_never_reads_later_seconds():
-    data = np.random.default_rng(0).standard_normal((100, 2))
+def test_context_never_reads_later_seconds_once_it_is_whole():
+    data = np.random.default_rng(0).standard_normal((150, 2))
     changed = data.copy()
-    changed[50:] += 100.0
-    before, after = (context_statistics(values, 5.0, 20, 10.0) for values in (data, changed))
-    np.testing.assert_allclose(before[:10], after[:10], atol=1e-5)
-    assert np.abs(before[10] - after[10]).max() > 1
+    changed[100:] += 100.0
+    before, after = (context_statistics(values, 5.0, 30, 10.0) for values in (data, changed))
+    np.testing.assert_allclose(before[9:20], after[9:20], atol=1e-5)
+    assert np.abs(before[20] - after[20]).max() > 1
+
+
+def test_first_rows_change_as_much_as_later_ones():
+    """Equal rows told a temporal network the first ten seconds: it beat the median on noise by 16 %."""
+    noise = np.random.default_rng(0).standard_normal((150, 4000))
+    steps = np.diff(context_statistics(noise, 5.0, 30, 10.0), axis=0).std(axis=1)
+    usual = steps[10:].mean(axis=0)
+    np.testing.assert_allclose(steps[:8], usual[None].repeat(8, 0), rtol=0.1)
+    np.testing.assert_allclose(steps[8, [0, 2]], usual[[0, 2]], rtol=0.1)
+
+
+def test_slopes_of_the_first_rows_say_where_their_means_go():
+    """Mirrored means beside slopes that still ran forward told as much as equal rows did."""
+    slow = np.cumsum(np.random.default_rng(0).standard_normal((200, 2000)), axis=0)
+    rows = context_statistics(slow, 5.0, 40, 10.0)
+    moves, slopes = np.diff(rows[..., 0], axis=0), (rows[1:, :, 1] + rows[:-1, :, 1]) / 2
+    agreement = (moves * slopes).mean(axis=1) / (moves.std(axis=1) * slopes.std(axis=1))
+    assert agreement[10:].min() > 0.8
+    assert agreement[:8].min() > 0.8
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(12, [10, 9, 10, 11, 10, 9, 10, 11, 10]), (10, [9] * 9)])
+def test_start_of_a_short_recording_is_reflected_within_its_whole_contexts(seconds, rows):
+    means = context_statistics(np.arange(seconds * 5.0)[:, None], 5.0, seconds, 10.0)[:, 0, 0]
+    np.testing.assert_allclose(means[:9], means[rows], atol=1e-5)
 
 
 def test_no_row_has_less_context_than_the_others():
