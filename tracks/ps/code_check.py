@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mersuite import catalog
 from mersuite.errors import DataError, SubmissionError
 from mersuite.track import AnswerFunction
 from tracks.ps import layout
@@ -140,9 +141,8 @@ def expected_rows(
     ids = layout.read_sample_ids(input_dir / "sample_ids.csv")
     clips, samples = layout.read_inputs(input_dir, ids)
     first = checkpoints[0]
-    streams = {
-        name for item in checkpoints for name in (*item.config.model.encoders, *item.fitted.state()[1]["streams"])
-    }
+    parts = first.config.features.values()
+    streams = {name for part in parts for name in catalog.find("extractor", part.name)(part.config).outputs()}
     features = SubjectFeatures(extract_streams(first.config, clips, streams))
     on_cpu = [
         replace(item, config=replace(item.config, runtime=replace(item.config.runtime, accelerator="cpu")))
