@@ -283,7 +283,8 @@ def score(track: str, *, pred: Path, target: Path, options: Mapping[str, str]) -
     for path in (pred, target):
         if not path.is_file():
             raise SubmissionError(f"{path}: no such file")
-    return loaded.score(loaded.read_table(pred), loaded.read_table(target), ScoreRequest(options=options))
+    found = loaded.score(loaded.read_table(pred), loaded.read_table(target), ScoreRequest(options=options))
+    return {name: int(value) if name.startswith("num_") else value for name, value in found.items()}
 
 
 def ensemble(
@@ -317,12 +318,13 @@ def compare(runs: Sequence[str], *, by: str | None = None, evaluation: str | Non
 
 def sweep(run_config: RunConfig) -> SweepResult:
     """Searches hyper-parameters with Optuna; may run in several processes on one storage."""
-    from mersuite.sweep import run_sweep
+    from mersuite.sweep import plan_sweep, run_sweep
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
     data = track.read(run_config.data, "train")
     require_samples(data, "train")
+    plan_sweep(track, run_config, data)  # faults show before the long work
     return run_sweep(track, run_config, data, _ready_reader(run_config, data))
 
 

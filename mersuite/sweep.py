@@ -30,6 +30,7 @@ from mersuite.config import (
     to_plain,
     with_overrides,
 )
+from mersuite.data.splits import Fold
 from mersuite.errors import ConfigError
 from mersuite.inference import Checkpoint, answer_with
 from mersuite.prepare import FeatureReader
@@ -37,7 +38,7 @@ from mersuite.provenance import without_password
 from mersuite.run_folder import comparable, write_text
 from mersuite.schema import plain
 from mersuite.search_space import Dimension, read_space
-from mersuite.track import Track, TrackData
+from mersuite.track import Evaluation, Track, TrackData
 from mersuite.training.folds import FoldRun, train_fold
 from mersuite.training.progress import RunProgress
 from mersuite.training.run import plan_folds
@@ -134,6 +135,18 @@ def _open(url: str) -> optuna.storages.BaseStorage:
         )
 
 
+def plan_sweep(track: Track, config: RunConfig, data: TrackData) -> tuple[Evaluation, dict[str, Dimension], list[Fold]]:
+    """Gives the searched system, the search space and the outer folds; takes no time.
+
+    Raises:
+        ConfigError: If the space does not fit, or there are too few groups for the folds.
+    """
+    evaluation = track.evaluations(config)[0]
+    place = config.sweep.space or registry.folder(track.name) / "sweep.yaml"
+    space = read_space(place, config, taken=tuple(evaluation.overrides))
+    return evaluation, space, plan_folds(config, evaluation, [item for item in data.samples if item.target])
+
+
 def run_sweep(track: Track, config: RunConfig, data: TrackData, reader: FeatureReader) -> SweepResult:
     """Searches each outer fold until its study has sweep.num_trials finished trials, all workers counted.
 
@@ -145,15 +158,12 @@ def run_sweep(track: Track, config: RunConfig, data: TrackData, reader: FeatureR
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    evaluation = track.evaluations(config)[0]
-    place = config.sweep.space or registry.folder(track.name) / "sweep.yaml"
-    space = read_space(place, config, taken=tuple(evaluation.overrides))
+    evaluation, space, folds = plan_sweep(track, config, data)
     folder = config.run.dir or Path("runs") / f"sweep_{track.name}"
     folder.mkdir(parents=True, exist_ok=True)
     url = config.sweep.storage or f"sqlite:///{folder / 'sweep.db'}"
     storage = open_storage(url)
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
-    folds = plan_folds(config, evaluation, list(samples.values()))
     with RunProgress(len(folds) * config.sweep.num_trials, enabled=config.runtime.progress) as progress:
         base = FoldRun(
             track=track,

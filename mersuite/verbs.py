@@ -16,14 +16,38 @@ Shown = tuple[Mapping[str, Any], Any]
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+    """Gives a table; numbers stand on the right, columns without any entry are left out."""
     from rich.table import Table
 
+    cells = [[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row] for row in rows]
+    kept = [index for index in range(len(columns)) if not rows or any(row[index] for row in cells)]
     table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row])
+    for index in kept:
+        is_text = index == 0 or any(row[index] and not row[index][0].isdecimal() for row in cells)
+        table.add_column(columns[index], justify="left" if is_text else "right", overflow="fold")
+    for row in cells:
+        table.add_row(*[row[index] for index in kept])
     return table
+
+
+def _turned(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
+    """Swaps rows and columns: for few rows with many columns that have long names."""
+    first, *others = columns
+    names = [f"{first} {row[0]}" for row in rows]
+    return ["", *names], [[name, *[row[index] for row in rows]] for index, name in enumerate(others, 1)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Gives a row for each value of a nested mapping; bytes are shown in MB."""
+    rows: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key} ")
+        elif key.endswith("_bytes"):
+            rows.append((f"{prefix}{key.removesuffix('_bytes')}", f"{value / 1e6:.1f} MB"))
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
 
 
 def _config(own: Mapping[str, str], words: Sequence[str]) -> RunConfig:
@@ -58,7 +82,7 @@ def _fake(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     summary = api.fake(own["track"], Path(own["out"]), overrides=words)
-    return summary, _table(f"fake data in {own['out']}", ["what", "value"], list(summary.items()))
+    return summary, _table(f"fake data in {own['out']}", ["what", "value"], _flat(summary))
 
 
 def _check(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -177,7 +201,7 @@ def _sweep(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     result = api.sweep(_config(own, words))
-    table = _table("best trials", *result.table())
+    table = _table("best trials", *_turned(*result.table()))
     return result.summary(), [
         table,
         f"best configuration: {result.best_config} (use it with fit config={result.best_config})",

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from mersuite.prepare.coverage import Coverage, StreamCoverage
 from mersuite.prepare.plan import Group, Plan, make_plan
 from mersuite.prepare.reader import FeatureReader, num_cores, stream_fingerprints
 from mersuite.prepare.work import Extracted, InProcess, Unit, computed, local_pool, make_units
+from mersuite.progress import progress_bars
 from mersuite.store import FeatureStore, open_if_made
 
 _log = logging.getLogger(__name__)
-Advance = Callable[[str, int], None]
 
 
 def prepare(
@@ -48,7 +48,7 @@ def prepare(
         store_path: The store's folder; made where it does not exist.
         num_workers: Processes that extract; 0 means one for each core, 1 works in this process.
         executor: Where to extract instead of local processes, such as a cluster's.
-        progress: Show a progress bar on stderr.
+        progress: Show progress bars on stderr, if that is a terminal.
 
     Raises:
         ConfigError: If two extractors write one stream.
@@ -97,7 +97,7 @@ def _run(
     seconds: dict[str, float] = {}
     done_bytes, written_bytes, all_bytes = 0, 0, sum(group.source_bytes for group in groups)
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(_progress_bar(groups, progress))
+        advance = stack.enter_context(progress_bars(_num_clips(groups), enabled=progress))
         pool = executor or stack.enter_context(local_pool(min(num_workers, max(1, len(units)))))
         # One unit more than there are workers keeps them busy while the parent writes.
         in_flight = 1 if isinstance(pool, InProcess) else num_workers + 1
@@ -105,7 +105,7 @@ def _run(
             written_bytes += _store_unit(store, unit, extracted)
             done_bytes += sum(group.source_bytes for group in unit.groups)
             seconds[unit.name] = seconds.get(unit.name, 0.0) + extracted.seconds
-            advance(unit.name, len(unit.clips))
+            advance(_shown(unit.name), len(unit.clips))
             _check_room(store.path, written_bytes, done_bytes, all_bytes)
     return seconds
 
@@ -136,21 +136,15 @@ def _check_room(store_path: Path, written_bytes: int, done_bytes: int, all_bytes
         )
 
 
-@contextlib.contextmanager
-def _progress_bar(groups: Sequence[Group], show: bool) -> Iterator[Advance]:
-    if not show or not groups:
-        yield lambda name, count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _num_clips(groups: Sequence[Group]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for group in groups:
-        totals[group.name] = totals.get(group.name, 0) + len(group.clips)
-    columns = (TextColumn("prepare {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks = {name: bar.add_task(name, total=total) for name, total in totals.items()}
-        yield lambda name, count: bar.advance(tasks[name], count)
+        totals[_shown(group.name)] = totals.get(_shown(group.name), 0) + len(group.clips)
+    return totals
+
+
+def _shown(extractor: str) -> str:
+    return f"prepare {extractor}"
 
 
 def _report(

@@ -105,9 +105,10 @@ def test_worker_processes_run_one_thread_and_leave_the_environment_as_it_was(
     assert "MKL_NUM_THREADS" not in os.environ
 
 
-def test_the_progress_bar_goes_to_stderr(probe, clips, tmp_path, capfd) -> None:
+def test_the_progress_bar_goes_to_stderr(probe, clips, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     prepare(clips, probe.extractors(), tmp_path / "store", num_workers=1, progress=True)
-    out, err = capfd.readouterr()
+    out, err = capsys.readouterr()
     assert out == ""
     assert "prepare together" in err
     assert "12/12" in err

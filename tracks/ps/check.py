@@ -13,6 +13,7 @@ import numpy as np
 from mersuite.clip import Media
 from mersuite.errors import DataError
 from mersuite.media.physio import mat_shapes, read_mat_array, read_reservations, read_signal, where
+from mersuite.progress import progress_bars
 from mersuite.track import CheckRow
 from tracks.ps import layout, reader
 from tracks.ps.rates import SignalFile
@@ -30,6 +31,7 @@ _OPTIONAL_TABLES = (
     "fNIRS_coordinates.csv",
 )
 _VOLT_RANGE = (1e-7, 1e-3)
+READING = "read recordings"
 
 
 def check_ps(place: Path, full: bool = True) -> list[CheckRow]:
@@ -201,10 +203,12 @@ def _check_signals(
         for stream, file in files.items()
         for key in (list(file.shapes) if full else list(file.shapes)[:1])
     ]
-    with ThreadPoolExecutor(
-        max_workers=min(os.cpu_count() or 1, 4)
-    ) as pool:  # zlib and scipy's reader free the GIL in part
-        results = list(pool.map(lambda item: _check_signal(*item), media))
+    num_threads = min(os.cpu_count() or 1, 4)  # zlib and scipy's reader free the GIL in part
+    results = []
+    with ThreadPoolExecutor(max_workers=num_threads) as pool, progress_bars({READING: len(media)}) as advance:
+        for result in pool.map(lambda item: _check_signal(*item), media):
+            results.append(result)
+            advance(READING, 1)
     faults = [row for found, _ in results for row in found]
     sizes = [size for (stream, _), (_, size) in zip(media, results, strict=True) if stream == "eeg" and size]
     rows = []

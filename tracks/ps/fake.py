@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mersuite.errors import DataError
+from mersuite.progress import Advance, progress_bars
 from mersuite.schema import plain, require
 from tracks.ps import fake_effect, fake_files, layout
 from tracks.ps.fake_effect import Clips
@@ -22,6 +23,7 @@ from tracks.ps.layout import NUM_FNIRS_CHANNELS, RESERVATIONS_FILE
 from tracks.ps.rates import BASELINE_S, EEG_RATES_HZ
 
 PARENT_EMOTIONS = (0, 3, 2, 1, 4, 3, 1, 4, 2, 0, 2, 0, 3, 4, 1)
+WRITING = "write recordings"
 _BYTES_PER_VALUE = 2.5
 """What a double of the made-up signals takes on disk; measured, rounded up."""
 
@@ -104,8 +106,10 @@ def write_fake(config: FakeConfig, out: Path) -> Mapping[str, Any]:
     _check_disk(config, clips, out)
     fake_files.claim_folder(out, "ps", plain(config))
     trials = {name: _draw_subject(config, clips, name) for name in (*subjects, *leaderboard)}
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:  # numpy, FFT and zlib free the GIL
-        list(pool.map(lambda name: _write_subject(config, out, name, trials[name], carrier), trials))
+    num_threads, num_files = min(os.cpu_count() or 1, 8), len(trials) * len(layout.STREAM_FILES)
+    # numpy, FFT and zlib free the GIL
+    with ThreadPoolExecutor(max_workers=num_threads) as pool, progress_bars({WRITING: num_files}) as advance:
+        list(pool.map(lambda name: _write_subject(config, out, name, trials[name], carrier, advance), trials))
     _write_tables(config, out, trials)
     if leaderboard:
         _write_leaderboard(out, {name: trials[name] for name in leaderboard})
@@ -140,11 +144,14 @@ def _draw_subject(config: FakeConfig, clips: Clips, name: str) -> _Subject:
     return _Subject(person=draw_person(rng), trials=trials, seed=seed)
 
 
-def _write_subject(config: FakeConfig, out: Path, name: str, subject: _Subject, carrier: Carrier) -> None:
+def _write_subject(
+    config: FakeConfig, out: Path, name: str, subject: _Subject, carrier: Carrier, advance: Advance
+) -> None:
     for stream, file_name in layout.STREAM_FILES.items():
         path = out / "data" / name / file_name
         if not path.is_file():
             fake_files.write_mat(path, _signals(config, stream, subject, carrier))
+        advance(WRITING, 1)
     ratings = [trial[0].astype(np.float64) for trial in subject.trials]
     if subject.seed[-1] % 2:  # both orientations are reported of the real files
         ratings = [array.T for array in ratings]
