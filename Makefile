@@ -19,10 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 test: $(STAMP) ## run the quick tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope -q
 
 test-slow: $(STAMP) ## run the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m 'slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope -q -m 'slow and not gpu'
 
 check: $(STAMP) ## style, types, imports between modules, documents
 	scripts/check
