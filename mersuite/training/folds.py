@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from mersuite.inference import (
 from mersuite.models.base import BuildContext
 from mersuite.models.network import Network
 from mersuite.prepare import FeatureReader
-from mersuite.run_folder import is_first_process
+from mersuite.run_folder import is_first_process, write_json
 from mersuite.tables import merge_windows
 from mersuite.track import Fitted, Track
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from mersuite.training.progress import RunProgress
 
 BEST = "best.ckpt"
+ROWS = "rows.json"
 ReportFunction = Callable[[int, float], None]
 
 
@@ -85,7 +88,11 @@ def train_fold(run: FoldRun) -> Checkpoint:
     """Trains one fold's system and writes its best.ckpt; goes on with an interrupted one.
 
     Held-out rows are not touched.
+
+    Raises:
+        ConfigError: If the folder holds a fold of other data.
     """
+    _claim_folder(run)
     torch.manual_seed(seed_of(run.config.seed, run.evaluation, run.fold.index))
     train, val = run.rows(run.fold.train), run.rows(run.fold.val)
     fitted = run.track.fitted(run.config)
@@ -178,6 +185,46 @@ def _train_network(
 
 
 def finished_fold(run: FoldRun) -> Checkpoint | None:
-    """Gives the checkpoint of a fold that is already finished, else None."""
+    """Gives the checkpoint of a fold that is already finished, else None.
+
+    Raises:
+        ConfigError: If it is a fold of other data.
+    """
     path = run.folder / BEST
-    return load_checkpoint(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    _claim_folder(run)
+    return load_checkpoint(path)
+
+
+def _claim_folder(run: FoldRun) -> None:
+    """Notes the fold's rows and their targets in its folder, or makes sure that they are those noted there.
+
+    Why: places are no part of what a resumed run compares, and with other people in the folder the same fold holds out
+    other rows. Finished folds would then be scored on people that the others were trained on.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    own = {side: _digest(run.rows(getattr(run.fold, side))) for side in ("train", "val", "held_out")}
+    noted = run.folder / ROWS
+    if not noted.is_file():
+        write_json(noted, own)
+        return
+    before = json.loads(noted.read_text(encoding="utf-8"))
+    changed = [side for side, digest in own.items() if before.get(side) != digest]
+    if changed:
+        raise ConfigError(
+            f"run.dir: {run.folder} was made with other {' and '.join(changed)} rows or labels than the data have now; "
+            "give data.root of the data that the run began with, or choose another run.dir"
+        )
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    found = hashlib.sha256()
+    for sample in samples:
+        found.update(repr((sample.sample_id, sample.weight)).encode())
+        for name, array in sorted(sample.target.items()):
+            found.update(repr((name, array.shape, array.dtype.str)).encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ps_setup import make_config, make_run
 
+from mersuite.errors import ConfigError
 from mersuite.inference import answer_with, load_checkpoint
 from mersuite.run_folder import read_curve
-from mersuite.training.folds import BEST, seed_of, train_fold
+from mersuite.training.folds import BEST, finished_fold, seed_of, train_fold
 
 
 class Stop(Exception):
@@ -83,6 +85,27 @@ def test_ridge_baseline_walks_the_same_way(tmp_path: Path) -> None:
     predictions = answer_with(train_fold(run), run.rows(run.fold.held_out), run.reader)
     targets = [run.track.answer_of(item) for item in run.rows(run.fold.held_out)]
     assert run.track.metrics([item.answer for item in predictions], targets)["mae_valence"] < 5
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("changed", ["rows", "labels"])
+def test_fold_of_other_data_is_not_continued(tmp_path: Path, finished: bool, changed: str) -> None:
+    """With other people in data.root the same fold holds out other rows; its old answers must not join the new ones."""
+    config = make_config("ps.system=median")
+    run = make_run(tmp_path / "run", config)
+    train_fold(run)
+    if not finished:
+        (tmp_path / "run" / BEST).unlink()
+    if changed == "rows":
+        swapped = replace(run.fold, train=run.fold.held_out, held_out=run.fold.train)
+        other = replace(run, fold=swapped)
+    else:
+        name = run.fold.train[0]
+        truth = {key: array + 1 for key, array in run.samples[name].target.items()}
+        other = replace(run, samples={**run.samples, name: replace(run.samples[name], target=truth)})
+    with pytest.raises(ConfigError, match="was made with other train"):
+        finished_fold(other) if finished else train_fold(other)
+    assert (finished_fold(run) is not None) == finished
 
 
 def test_seed_depends_on_seed_evaluation_and_fold() -> None:
