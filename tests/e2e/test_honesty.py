@@ -59,9 +59,9 @@ def test_no_effect_is_found_where_there_is_none(tmp_path: Path) -> None:
     fake = ["num_subjects=12", "num_clips=8", "snr=0", "min_clip_s=12", "max_clip_s=40", "label_mean=[90,165]"]
     metrics, run = _fit(tmp_path, fake, "cv.folds=3", "evaluate=constant,median,signal,ridge,prior")
     for system in ("signal", "ridge"):
-        value, low, _ = _difference(run, system, "median")
+        value, _, high = _difference(run, system, "median")
+        assert high > 0, f"{system} beats the median beyond noise"
         assert value > -0.01 * metrics["median"]["mae"], system
-        assert low > -0.02 * metrics["median"]["mae"], system
     # the same data would betray a leak: who knows the clip is much better than who does not
     assert metrics["prior"]["mae"] < 0.75 * metrics["median"]["mae"]
     assert metrics["constant"]["mae"] > 1.1 * metrics["median"]["mae"]
