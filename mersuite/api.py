@@ -122,15 +122,16 @@ def fit(run_config: RunConfig) -> FitResult:
         ConfigError: If the configuration or the run folder does not fit.
         DataError: If data are missing or malformed.
     """
-    from mersuite.run_folder import open_run
-    from mersuite.training.run import run_evaluations
+    from mersuite.run_folder import started_run
+    from mersuite.training.run import plan_run, run_evaluations
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
     data = track.read(run_config.data, "train")
     require_samples(data, "train")
-    folder = open_run(run_config)
-    return run_evaluations(track, run_config, data, _ready_reader(run_config, data), folder)
+    plan_run(track, run_config, [sample for sample in data.samples if sample.target])  # faults show before long work
+    with started_run(run_config) as folder:
+        return run_evaluations(track, run_config, data, _ready_reader(run_config, data), folder)
 
 
 def require_samples(data: TrackData, split: str) -> None:
@@ -353,12 +354,12 @@ def pretrain(run_config: RunConfig) -> dict[str, Any]:
         ConfigError: If the configuration or the run folder does not fit.
         DataError: If there are fewer than two people with recordings.
     """
-    from mersuite.run_folder import open_run
+    from mersuite.run_folder import started_run
     from mersuite.training.pretrain import run_pretraining
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
     data = track.read(run_config.data, run_config.pretrain.split)
     require_samples(data, "all")
-    folder = open_run(run_config, pretraining=True)
-    return run_pretraining(track, run_config, data, _ready_reader(run_config, data), folder)
+    with started_run(run_config, pretraining=True) as folder:
+        return run_pretraining(track, run_config, data, _ready_reader(run_config, data), folder)

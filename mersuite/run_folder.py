@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from mersuite.config import RunConfig, read_yaml, to_plain
-from mersuite.errors import ConfigError
+from mersuite.errors import ConfigError, MersuiteError
 from mersuite.provenance import command, git_commit, versions, without_password
 
 _NOT_COMPARED = ("run", "runtime", "store", "sweep", "evaluate")
@@ -129,6 +130,27 @@ def open_run(config: RunConfig, *, pretraining: bool = False) -> OpenRun:
         raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
     write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return OpenRun(path=path)
+
+
+@contextlib.contextmanager
+def started_run(config: RunConfig, *, pretraining: bool = False) -> Iterator[OpenRun]:
+    """Opens a run for a block of work; takes the folder back where a user's mistake ends it before anything was done.
+
+    Why: the corrected command may then use the same run.dir.
+
+    Raises:
+        ConfigError: As open_run does.
+    """
+    path = config.run.dir
+    is_new = path is not None and not (path / "config.yaml").exists()
+    folder = open_run(config, pretraining=pretraining)
+    try:
+        yield folder
+    except MersuiteError:
+        if is_new and is_first_process() and [item.name for item in folder.path.iterdir()] == ["config.yaml"]:
+            (folder.path / "config.yaml").unlink()
+            folder.path.rmdir()
+        raise
 
 
 def _check_kind(path: Path, pretraining: bool) -> None:

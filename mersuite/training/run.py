@@ -11,7 +11,8 @@ from typing import Any
 from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.splits import Fold, check_folds, make_folds
-from mersuite.errors import ConfigError, did_you_mean
+from mersuite.data.windows import plan_windows
+from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.importance import channel_importance, mean_importance
 from mersuite.inference import answer_with, load_checkpoint
 from mersuite.metrics.bootstrap import bootstrap_intervals
@@ -133,7 +134,9 @@ def plan_run(track: Track, config: RunConfig, samples: Sequence[Sample]) -> RunP
     Raises:
         ConfigError: If an evaluation that `evaluate` names cannot be had, the main folds cannot be made, or nothing is
             left.
+        DataError: If a sample is shorter than a window.
     """
+    plan_windows(samples, config.data.window_s, config.data.stride_s)
     chosen = choose_evaluations(track, config)
     kept: list[Evaluation] = []
     folds: dict[str, list[Fold]] = {}
@@ -175,8 +178,18 @@ def _unshared(track: Track, evaluation: Evaluation, samples: Sequence[Sample]) -
 def run_evaluations(
     track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: OpenRun
 ) -> FitResult:
-    """Trains and scores every evaluation; resumable at any instant."""
+    """Trains and scores every evaluation; resumable at any instant.
+
+    Raises:
+        ConfigError: As plan_run does.
+        DataError: If no clip has a stream of the model, or as plan_run does.
+    """
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
+    for stream in config.model.encoders:
+        if reader.example(stream) is None:
+            raise DataError(
+                f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"
+            )
     plan = plan_run(track, config, list(samples.values()))
     chosen, plans = plan.evaluations, plan.folds
     evaluations: dict[str, dict[str, Any]] = {}

@@ -18,6 +18,7 @@ from mersuite.run_folder import (
     open_run,
     read_curve,
     read_run_json,
+    started_run,
     write_json,
     write_run_json,
     write_text,
@@ -232,3 +233,29 @@ def test_run_can_be_moved_to_another_folder(tmp_path: Path):
     (tmp_path / "run").rename(tmp_path / "moved")
     moved = replace(config, run=replace(config.run, dir=tmp_path / "moved", resume=True))
     assert open_run(moved).path == tmp_path / "moved"
+
+
+# ---- a run that ends at once
+
+
+def test_mistake_before_any_work_gives_the_folder_back(tmp_path: Path):
+    with pytest.raises(ConfigError, match="a mistake"), started_run(config_of(tmp_path / "run")):
+        raise ConfigError("a mistake")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistake_after_some_work_or_in_a_resumed_run_takes_nothing_away(tmp_path: Path):
+    with pytest.raises(ConfigError), started_run(config_of(tmp_path / "run")) as run:
+        (run.path / "fold_0").mkdir()
+        raise ConfigError("a mistake")
+    assert (tmp_path / "run" / "config.yaml").exists()
+    open_run(config_of(tmp_path / "other"))
+    with pytest.raises(ConfigError), started_run(config_of(tmp_path / "other", "run.resume=true")):
+        raise ConfigError("a mistake")
+    assert (tmp_path / "other" / "config.yaml").exists()
+
+
+def test_crash_keeps_the_folder_so_that_the_run_can_go_on(tmp_path: Path):
+    with pytest.raises(RuntimeError), started_run(config_of(tmp_path / "run")):
+        raise RuntimeError
+    assert (tmp_path / "run" / "config.yaml").exists()
