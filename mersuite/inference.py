@@ -58,7 +58,7 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
     """Gives width, rate and names of streams, checked over all samples.
 
     Raises:
-        DataError: If no sample has a stream, or samples disagree on its width or rate.
+        DataError: If no sample has a stream, or samples disagree on its width, its rate, or the order of its channels.
     """
     found: dict[str, tuple[str, StreamInfo]] = {}
     for stream in streams:
@@ -73,12 +73,25 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
                     f"stream {stream!r}: {clip_id} has {info.num_channels} channels at {info.rate_hz:g} Hz, but "
                     f"{first_clip} has {first.num_channels} at {first.rate_hz:g} Hz; all clips of a data set must agree"
                 )
+            if differ := _first_difference(first.ch_names, info.ch_names):
+                raise DataError(
+                    f"stream {stream!r}: {clip_id} has {differ[1]!r} where {first_clip} has {differ[0]!r}; the "
+                    "recordings of a data set need the same channels in the same order"
+                )
         if stream not in found:
             raise DataError(
                 f"stream {stream!r}: no clip has it; add its recordings, or take it out with "
                 f"model.encoders.{stream}=null"
             )
     return {stream: info for stream, (_, info) in found.items()}
+
+
+def _first_difference(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
+    """Gives the first two names that differ in more than case; None where none do or a side has no names."""
+    if names == others:  # nearly always, and then at once
+        return None
+    pairs = zip(names, others, strict=False)
+    return next(((one, other) for one, other in pairs if one.casefold() != other.casefold()), None)
 
 
 def build_network(
@@ -251,7 +264,7 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
     """Compares what a network was built for with what the data has.
 
     Raises:
-        DataError: If a stream's width or rate differs.
+        DataError: If a stream's width, rate or order of channels differs.
     """
     if checkpoint.context is None:
         return
@@ -263,6 +276,11 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
                 f"the checkpoint does not fit the data: stream {stream!r} has {found.num_channels} channels at "
                 f"{found.rate_hz:g} Hz, the network was trained on {wanted.num_channels} at {wanted.rate_hz:g} Hz; "
                 "use recordings of the same montage, or train on these"
+            )
+        if differ := _first_difference(wanted.ch_names, found.ch_names):
+            raise DataError(
+                f"the checkpoint does not fit the data: stream {stream!r} has {differ[1]!r} where the network was "
+                f"trained on {differ[0]!r}; bring the channels into the same order, or train on these"
             )
 
 
