@@ -214,6 +214,8 @@ def test_predicting_again_gives_the_same_file(shown: Shown):
         ("mersuite fit track=ps trainer.max_epoch=5", r"max_epoch: unknown key; did you mean .*max_epochs"),
         ("mersuite fit track=ps data.root=demo_ps store.path=store_ps run.dir=runs/ps", r"runs/ps.*run\.resume=true"),
         ("mersuite fit track=ps trainer.max_epochs=many", r"trainer\.max_epochs: need a whole number"),
+        ("mersuite fit track=ps data.root=demo_ps store.path=new.store run.dir=new.run cv.folds=50", r"cv\.folds.*50"),
+        ("mersuite sweep track=ps data.root=demo_ps store.path=new.store cv.folds=50", r"cv\.folds.*50"),
         ("mersuite fake track=ps out=demo_ps seed=1", r"out=demo_ps: was made with .*; ?repeat|another folder"),
         ("mersuite export track=ps pred=ps.jsonl out=predictions.csv", r"out: predictions\.csv exists.*overwrite=true"),
         ("mersuite export track=ps ckpt=runs/ps kind=code out=submission.zip", r"submission\.zip exists.*overwrite"),
