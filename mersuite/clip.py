@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,7 +105,7 @@ class Signal:
 
 
 class WindowKey(NamedTuple):
-    """Which stretch of which sample a row of a batch is. A whole sample has start_s 0.0 and duration_s 0.0 or its length."""
+    """Which stretch of which sample a row of a batch is; a whole one has start_s 0.0 and duration_s 0.0 or its length."""
 
     sample_id: str
     start_s: float
@@ -135,7 +135,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def _map(self, function) -> Batch:
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return replace(
             self,
             streams={name: function(tensor) for name, tensor in self.streams.items()},
@@ -144,7 +144,7 @@ class Batch:
             weight=None if self.weight is None else function(self.weight),
         )
 
-    def to(self, *args, **kwargs) -> Batch:
+    def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Gives the batch with every tensor moved, with the arguments of torch.Tensor.to."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mersuite.clip import Batch, Output
+from mersuite.models.backbone import Backbone
 from mersuite.models.base import Fused
 
 
@@ -19,7 +20,7 @@ class Network(nn.Module):
         head: (Fused, Batch) -> {name: tensor with batch first}.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

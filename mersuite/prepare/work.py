@@ -189,5 +189,6 @@ def _as_exception(error: BaseException) -> Exception:
 def _died(unit: Unit, error: BaseException) -> DataError:
     return DataError(
         f"features.{unit.name}: a worker process died while {unit.clips[0].clip_id} was in work ({error}), most likely "
-        "for lack of memory; what was finished is kept: run again with runtime.prepare_workers=1"
+        "for lack of memory (then run again with runtime.prepare_workers=1), or because a script starts mersuite "
+        "outside of `if __name__ == '__main__':`; what was finished is kept"
     )

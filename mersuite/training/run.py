@@ -188,7 +188,8 @@ def run_evaluations(
     for stream in config.model.encoders:
         if reader.example(stream) is None:
             raise DataError(
-                f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"
+                f"stream {stream!r}: no clip has it; add its recordings, or take it out with "
+                f"model.encoders.{stream}=null"
             )
     plan = plan_run(track, config, list(samples.values()))
     chosen, plans = plan.evaluations, plan.folds

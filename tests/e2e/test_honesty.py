@@ -55,7 +55,7 @@ def test_strong_effect_is_found_on_people_never_seen(tmp_path: Path) -> None:
 
 
 def test_no_effect_is_found_where_there_is_none(tmp_path: Path) -> None:
-    """snr=0, label means away from 128, strong clips of unequal lengths: nothing may leak through length, time or ids."""
+    """snr=0, label means away from 128, strong clips of unequal lengths: nothing leaks through length, time or ids."""
     fake = ["num_subjects=12", "num_clips=8", "snr=0", "min_clip_s=12", "max_clip_s=40", "label_mean=[90,165]"]
     metrics, run = _fit(tmp_path, fake, "cv.folds=3", "evaluate=constant,median,signal,ridge,prior")
     for system in ("signal", "ridge"):

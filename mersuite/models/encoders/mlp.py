@@ -22,9 +22,9 @@ class MlpConfig:
         num_layers: Linear layers in all, the last one included; 1 is a linear map.
         dropout: Share of hidden values dropped in training.
         input_norm: Standardise each feature with statistics of the training rows.
-        input_dropout: Share of standardised inputs dropped in training. Why 0.5: for the first layer it is a ridge penalty of
-            p / (1 - p) on standardised features (Wager et al. 2013), near what a ridge regression chooses with some
-            twenty people and hundreds of correlated features.
+        input_dropout: Share of standardised inputs dropped in training. Why 0.5: for the first layer it is a ridge
+            penalty of p / (1 - p) on standardised features (Wager et al. 2013), near what a ridge regression chooses
+            with some twenty people and hundreds of correlated features.
     """
 
     width: int = 32
