@@ -105,7 +105,7 @@ class Signal:
 
 
 class WindowKey(NamedTuple):
-    """Which stretch of which sample a row of a batch is; a whole one has start_s 0.0 and duration_s 0.0 or its length."""
+    """Which stretch of which sample a row of a batch is; a whole sample starts at 0.0 and lasts 0.0 or its length."""
 
     sample_id: str
     start_s: float
