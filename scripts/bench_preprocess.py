@@ -113,12 +113,12 @@ class LoadClock:
         self.feature_seconds[name] = self.feature_seconds.get(name, 0.0) + time.process_time() - start
         return found
 
-    def read(self, media: Media, *, allow_flat: bool = False) -> Signal:
+    def read(self, media: Media, *, allow_flat: bool = False, allow_nan: bool = False) -> Signal:
         """Reads one recording as `read_signal` does, and notes how long it took."""
         from mersuite.media.physio import read_signal
 
         start = time.process_time()
-        signal = read_signal(media, allow_flat=allow_flat)
+        signal = read_signal(media, allow_flat=allow_flat, allow_nan=allow_nan)
         self.seconds += time.process_time() - start
         return signal
 

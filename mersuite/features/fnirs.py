@@ -18,7 +18,7 @@ import numpy as np
 from mersuite.clip import Clip, Signal
 from mersuite.errors import DataError
 from mersuite.features.base import Extractor
-from mersuite.media.physio import open_raw, read_reservations
+from mersuite.media.physio import open_raw, read_reservations, refuse_nan, where
 from mersuite.media.streams import read_stream, stream_media
 from mersuite.schema import require
 from mersuite.signal import channels, haemodynamics
@@ -52,7 +52,8 @@ class FnirsConfig:
             8 s long, and heart beats are out.
         detrend: "linear" takes off each trial's slope and keeps its level at the start. Off: a slope over a minute may
             be the response, and the baseline already takes off the drift up to the clip.
-        use_reservations: Leave out the channels that fNIRS_reservations.csv rules out, where that file is there.
+        use_reservations: Leave out the channels that fNIRS_reservations.csv rules out, where that file is there;
+            whatever they hold, NaN and flat lines too, stops nothing.
         masked: What stands in their place, so that everyone has the same width: the "mean" of the good channels of
             the same type, or "zero". Why mean: it is a likely value, where zero is one that no good channel has.
         context_s: Seconds up to the end of each second that statistics are taken of. Why 10: the response lags by 4 to
@@ -100,7 +101,7 @@ class FnirsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recording:
-    """Haemoglobin of the kept types: data (time, channel, type) float64; good (channel,) bool."""
+    """Haemoglobin of the kept types: data (channel, type, time) float64; good (channel,) bool."""
 
     data: np.ndarray
     rate_hz: float
@@ -123,7 +124,9 @@ class FnirsExtractor(Extractor):
     """Writes `fnirs` (continuous) and `fnirs_stats` (a row a second).
 
     Both are ordered channel by channel; names are "ch-1 hbo" and "ch-1 hbo_mean". In micromolar where the file's
-    unit is known; a file of unknown unit stays as it is.
+    unit is known; a file of unknown unit, as all of MER-PS are, stays as it is. Nothing here depends on the unit:
+    motion repair and filters scale with the values, `scale` divides the unit out of `fnirs`, and `fnirs_stats` is
+    standardised by whatever reads it (`models.layers.RunningNorm`, the ridge of the track).
     """
 
     Config = FnirsConfig
@@ -145,7 +148,7 @@ class FnirsExtractor(Extractor):
 
         Raises:
             DataError: If a recording is unreadable, too short, of other channels than the person's first, has no good
-                channel, lacks a kind of haemoglobin, or lacks a baseline.
+                channel or NaN in a channel that is not ruled out, lacks a kind of haemoglobin, or lacks a baseline.
         """
         trials: list[_Trial] = []
         sites: tuple[str, ...] = ()
@@ -178,25 +181,29 @@ class FnirsExtractor(Extractor):
             )
 
     def _read(self, clip: Clip, stream: str) -> _Recording:
-        signal = read_stream(clip, stream, allow_flat=True)
+        signal = read_stream(clip, stream, allow_flat=True, allow_nan=True)
         good = np.ones(len(signal.ch_names), bool)
         unit, repaired = signal.unit, False
         data, names, rate_hz = signal.data, signal.ch_names, signal.rate_hz
         if LIGHT_TYPES & set(signal.ch_types) and "hbo" not in signal.ch_types:
+            _refuse_nan(clip, stream, signal, range(len(names)))
             blood = self._from_light(clip, stream)
             data, names, rate_hz, good = blood.data, blood.ch_names, blood.rate_hz, blood.good
             unit, repaired = "M", True
-        good = good & (data.min(axis=0) < data.max(axis=0))
-        values, sites, usable = self._pick(clip, stream, data, names, good)
-        factor = MICROMOLAR.get(unit, 1.0)
-        usable = usable & self._reserved(clip, len(sites))
+        values, sites, usable, broken = self._pick(clip, stream, data, names, good)
+        kept = self._reserved(clip, len(sites))
+        if broken[kept].any():
+            faulty = {site for site, bad in zip(sites, broken & kept, strict=True) if bad}
+            _refuse_nan(clip, stream, signal, [i for i, name in enumerate(names) if name.rsplit(" ", 1)[0] in faulty])
+        usable &= kept
         if not usable.any():
             raise DataError(
                 f"{clip.clip_id}: {stream} has no good channel of {len(sites)}; leave the clip out, or set "
                 f"{KEY}.use_reservations=false or a lower {KEY}.min_coupling"
             )
+        values *= MICROMOLAR.get(unit, 1.0)
         return _Recording(
-            data=values * factor,
+            data=values,
             rate_hz=rate_hz,
             sites=sites,
             good=usable,
@@ -221,8 +228,8 @@ class FnirsExtractor(Extractor):
 
     def _pick(
         self, clip: Clip, stream: str, data: np.ndarray, names: Sequence[str], good: np.ndarray
-    ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-        """Gives (time, channel, type) of the kept types, the channels' names, and which are good in all types."""
+    ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, np.ndarray]:
+        """Gives (channel, type, time) of the kept types, the channels' names, which are good, and which hold NaN."""
         place = {tuple(name.rsplit(" ", 1)): index for index, name in enumerate(names)}
         sites = tuple(
             dict.fromkeys(name.rsplit(" ", 1)[0] for name in names if name.rsplit(" ", 1)[-1] in ("hbo", "hbr"))
@@ -232,8 +239,8 @@ class FnirsExtractor(Extractor):
                 f"{clip.clip_id}: {stream} has no haemoglobin: its channels are {', '.join(names[:4])}, ...; "
                 'names must end in " hbo" and " hbr"'
             )
-        values = np.zeros((len(data), len(sites), len(self.config.types)))
-        usable = np.ones(len(sites), bool)
+        values = np.zeros((len(sites), len(self.config.types), len(data)))
+        usable, broken = np.ones(len(sites), bool), np.zeros(len(sites), bool)
         for column, kind in enumerate(self.config.types):
             summed = kind == "hbt" and not any((site, kind) in place for site in sites)
             for part in ("hbo", "hbr") if summed else (kind,):
@@ -243,9 +250,12 @@ class FnirsExtractor(Extractor):
                         f"{clip.clip_id}: {stream} has no {part} of {lacking[0]}; take {kind} out of {KEY}.types"
                     )
                 columns = [place[site, part] for site in sites]
-                values[:, :, column] += data[:, columns]
-                usable &= good[columns]
-        return values, sites, usable
+                rows = np.ascontiguousarray(data[:, columns].T)
+                low, high = rows.min(axis=1), rows.max(axis=1)
+                usable &= good[columns] & (low < high)
+                broken |= ~(np.isfinite(low) & np.isfinite(high))
+                values[:, column] += rows
+        return values, sites, usable, broken
 
     def _reserved(self, clip: Clip, num_sites: int) -> np.ndarray:
         if not self.config.use_reservations or "fnirs_reservations" not in clip.media:
@@ -261,9 +271,10 @@ class FnirsExtractor(Extractor):
 
     def _trial(self, clip: Clip, recording: _Recording) -> _Trial:
         config = self.config
-        seconds = num_seconds(len(recording.data), recording.rate_hz)
+        num_samples = recording.data.shape[-1]
+        seconds = num_seconds(num_samples, recording.rate_hz)
         if seconds < 1:
-            length = len(recording.data) / recording.rate_hz
+            length = num_samples / recording.rate_hz
             raise DataError(f"{clip.clip_id}: fnirs lasts {length:.2f} s, need 1 s or more; leave the clip out")
         calm = None
         good = recording.good
@@ -284,11 +295,11 @@ class FnirsExtractor(Extractor):
         if not good.all():
             _log.info("%s: filled %d of %d fNIRS channels", clip.clip_id, (~good).sum(), len(good))
         chain = self._chain(recording.rate_hz, clip)
-        if chain.outlasts(len(recording.data)):
+        if chain.outlasts(num_samples):
             _log.warning("%s: fnirs is shorter than half a filter; set %s.detrend, not low_hz", clip.clip_id, KEY)
         values = self._clean(recording, good)
-        level = values.mean(axis=0) if calm is None else self._clean(calm, good).mean(axis=0)
-        signal = chain.apply(values - level)
+        values -= values.mean(axis=0) if calm is None else self._clean(calm, good).mean(axis=0)
+        signal = chain.apply(values)
         if config.detrend == "linear":
             signal = haemodynamics.remove_slope(signal).astype(np.float32)
         return _Trial(
@@ -296,16 +307,18 @@ class FnirsExtractor(Extractor):
         )
 
     def _clean(self, recording: _Recording, good: np.ndarray) -> np.ndarray:
-        """Repairs the good channels and fills the others: (time, channel and type) float64."""
-        num_samples, num_sites, num_types = recording.data.shape
-        values = np.zeros_like(recording.data)
-        kept = recording.data[:, good].reshape(num_samples, -1)
+        """Repairs the good channels and fills the others: (time, channel and type) float64, with time side by side."""
+        num_sites, num_types, num_samples = recording.data.shape
+        kept = recording.data[good].reshape(-1, num_samples).T
         if self.config.motion_repair and not recording.repaired:
             kept = haemodynamics.repair_motion(kept, recording.rate_hz)
-        values[:, good] = kept.reshape(num_samples, -1, num_types)
-        if self.config.masked == "mean" and not good.all():
+        if good.all():
+            return kept
+        values = np.zeros(recording.data.shape)
+        values[good] = kept.T.reshape(-1, num_types, num_samples)
+        if self.config.masked == "mean":
             values = haemodynamics.fill_masked(values, good)
-        return values.reshape(num_samples, num_sites * num_types)
+        return values.reshape(num_sites * num_types, num_samples).T
 
     def _chain(self, rate_hz: float, clip: Clip) -> LinearChain:
         if rate_hz not in self._chains:
@@ -335,3 +348,8 @@ class FnirsExtractor(Extractor):
         if scale is not None:
             data, unit = np.clip(data / np.float32(scale), -self.config.clamp, self.config.clamp), ""
         return Signal(data=data, rate_hz=trial.rate_hz, ch_names=names, unit=unit)
+
+
+def _refuse_nan(clip: Clip, stream: str, signal: Signal, judged: Sequence[int]) -> None:
+    name = f"{clip.clip_id}: {stream}: {where(stream_media(clip, stream))}"
+    refuse_nan(signal, name, judged, f"rule the channel out in fNIRS_reservations.csv ({KEY}.use_reservations=true)")

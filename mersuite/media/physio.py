@@ -7,7 +7,7 @@ with numpy and scipy alone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ _SIGNAL_TYPES = frozenset(
 )
 
 
-def read_signal(media: Media, *, allow_flat: bool = False) -> Signal:
+def read_signal(media: Media, *, allow_flat: bool = False, allow_nan: bool = False) -> Signal:
     """Reads one recording, cut to the media's start and duration, and checks it.
 
     A MATLAB file (.mat) is read by variable name; leading axes are flattened in C order to channels, so (6, 51, time)
@@ -40,6 +40,8 @@ def read_signal(media: Media, *, allow_flat: bool = False) -> Signal:
         media: What to read. For .mat files `key` and `rate_hz` are needed, and `ch_names` where names are known.
         allow_flat: Accept channels that never change, for callers that detect and interpolate bad channels themselves.
             A recording in which every channel is flat is refused either way.
+        allow_nan: Accept NaN and infinite values, for callers that leave channels out and call `refuse_nan` on the
+            others.
 
     Returns:
         The recording: data (time, channel) float32, in volts ("V") for EEG and light intensity, molar ("M") for
@@ -51,8 +53,33 @@ def read_signal(media: Media, *, allow_flat: bool = False) -> Signal:
     """
     path = _existing(media.path)
     signal = _read_mat(media) if path.suffix.lower() == ".mat" else _read_recording(media)
-    _check_values(signal, where(media), allow_flat)
+    if not allow_nan:
+        refuse_nan(signal, where(media), range(len(signal.ch_names)))
+    _check_flat(signal, where(media), allow_flat)
     return signal
+
+
+def refuse_nan(signal: Signal, name: str, judged: Sequence[int], cure: str = "") -> None:
+    """Refuses NaN and infinite values in some channels of a recording.
+
+    Args:
+        signal: The recording.
+        name: How the message begins: the file and the variable.
+        judged: Numbers of the channels that must be finite.
+        cure: What may be done beside repairing the file and leaving the recording out.
+
+    Raises:
+        DataError: If there are any; the message names the channels and counts the samples.
+    """
+    data = signal.data
+    finite = np.isfinite(data.min(axis=0)) & np.isfinite(data.max(axis=0))
+    bad = np.array([index for index in judged if not finite[index]], int)
+    if bad.size:
+        rows = int((~np.isfinite(data[:, bad])).any(axis=1).sum())
+        raise DataError(
+            f"{name}: NaN or infinite values in {bad.size} channels ({_some(signal, bad)}) at {rows} of {len(data)}"
+            f" samples; repair the file or leave the recording out{', or ' + cure if cure else ''}"
+        )
 
 
 def where(media: Media) -> str:
@@ -238,16 +265,8 @@ def _sample_range(media: Media, total: int, rate_hz: float | None = None) -> tup
     return start, stop
 
 
-def _check_values(signal: Signal, name: str, allow_flat: bool) -> None:
-    data = signal.data
-    low, high = data.min(axis=0), data.max(axis=0)
-    bad = np.flatnonzero(~np.isfinite(low) | ~np.isfinite(high))
-    if bad.size:
-        rows = int((~np.isfinite(data[:, bad])).any(axis=1).sum())
-        raise DataError(
-            f"{name}: NaN or infinite values in {bad.size} channels ({_some(signal, bad)}) at {rows} of {len(data)}"
-            " samples; repair the file or leave the recording out"
-        )
+def _check_flat(signal: Signal, name: str, allow_flat: bool) -> None:
+    low, high = signal.data.min(axis=0), signal.data.max(axis=0)
     judged = np.array([not signal.ch_types or kind in _SIGNAL_TYPES for kind in signal.ch_types or signal.ch_names])
     flat = np.flatnonzero((low == high) & judged)
     if flat.size and (not allow_flat or flat.size == judged.sum()):

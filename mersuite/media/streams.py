@@ -20,14 +20,15 @@ def stream_media(clip: Clip, stream: str) -> Media:
     return media
 
 
-def read_stream(clip: Clip, stream: str, *, allow_flat: bool = False) -> Signal:
+def read_stream(clip: Clip, stream: str, *, allow_flat: bool = False, allow_nan: bool = False) -> Signal:
     """Reads one recording of a clip, as `read_signal` does; messages begin with the clip's id.
 
     Raises:
-        DataError: If the clip has no such stream, or the recording is unreadable, flat, or holds NaN.
+        DataError: If the clip has no such stream, or the recording is unreadable, or flat or with NaN where that is not
+            allowed.
     """
     media = stream_media(clip, stream)
     try:
-        return read_signal(media, allow_flat=allow_flat)
+        return read_signal(media, allow_flat=allow_flat, allow_nan=allow_nan)
     except DataError as error:
         raise DataError(f"{clip.clip_id}: {stream}: {error}") from error

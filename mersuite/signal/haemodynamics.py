@@ -20,8 +20,8 @@ TDDR_TUNING = 4.685
 TDDR_ROUNDS = 50
 TDDR_LARGEST_RATE = 0.95
 """Shrinking of the gaps up to which they are extrapolated; above it the extrapolation would be a leap."""
-TDDR_BLOCK = 8
-"""Channels that are repaired together. Why: they fit the processor's cache."""
+TDDR_BLOCK_VALUES = 2**15
+"""Values, whole channels of them, that are repaired together. Why: they fit the processor's cache."""
 MAD_TO_SD = 1.4826
 
 
@@ -35,26 +35,26 @@ def repair_motion(recording: np.ndarray, rate_hz: float) -> np.ndarray:
     Source: Fishburn, Ludlum, Vaidya, Medvedev 2019, "Temporal derivative distribution repair (TDDR)", section 2.2.
     """
     mean = recording.mean(axis=0, dtype=np.float64)
-    rows = np.empty(recording.shape[::-1])
+    rows = np.empty((recording.shape[1], recording.shape[0]))
     np.subtract(recording.T, mean[:, None], out=rows)
     if rows.shape[1] > 1:
-        for start in range(0, len(rows), TDDR_BLOCK):
-            _repair_rows(rows[start : start + TDDR_BLOCK], rate_hz)
+        slow = rows
+        if rate_hz / 2 > TDDR_CUTOFF_HZ:
+            numerator, denominator = scipy.signal.butter(TDDR_ORDER, TDDR_CUTOFF_HZ, fs=rate_hz)
+            slow = scipy.signal.filtfilt(numerator, denominator, rows, axis=1, padlen=0)
+        block = max(1, TDDR_BLOCK_VALUES // rows.shape[1])
+        for start in range(0, len(rows), block):
+            rows[start : start + block] += _repaired(slow[start : start + block]) - slow[start : start + block]
     rows += mean[:, None]
     return rows.T
 
 
-def _repair_rows(rows: np.ndarray, rate_hz: float) -> None:
-    """Repairs (C, T) values about their means in place."""
-    slow = rows
-    if rate_hz / 2 > TDDR_CUTOFF_HZ:
-        numerator, denominator = scipy.signal.butter(TDDR_ORDER, TDDR_CUTOFF_HZ, fs=rate_hz)
-        slow = scipy.signal.filtfilt(numerator, denominator, rows, axis=1, padlen=0)
-    repaired = np.zeros_like(rows)
+def _repaired(slow: np.ndarray) -> np.ndarray:
+    """Gives (C, T) values about their means, summed up from their weighted differences."""
+    repaired = np.zeros_like(slow)
     np.cumsum(_weigh(np.diff(slow, axis=1)), axis=1, out=repaired[:, 1:])
     repaired -= repaired.mean(axis=1, keepdims=True)
-    repaired -= slow
-    rows += repaired
+    return repaired
 
 
 def _weigh(steps: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _weigh(steps: np.ndarray) -> np.ndarray:
     for _ in range(TDDR_ROUNDS):
         rows = steps if len(active) == len(steps) else steps[active]
         weights = _biweight(rows, centre[active])
-        new = np.einsum("ct,ct->c", weights, rows) / weights.sum(axis=1)
+        new = np.matmul(weights[:, None], rows[:, :, None])[:, 0, 0] / weights.sum(axis=1)
         gap, gap_before = new - centre[active], centre[active] - old[active]
         moved = np.abs(gap) >= tolerance * np.maximum(np.abs(new), np.abs(centre[active]))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -110,14 +110,14 @@ def _row_medians(values: np.ndarray) -> np.ndarray:
 
 
 def fill_masked(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Gives the values with bad channels replaced by the mean of the good ones: (T, channel, type) alike.
+    """Gives the values with bad channels replaced by the mean of the good ones: (channel, type, T) alike.
 
     Args:
-        values: (T, channel, type) floating point.
+        values: (channel, type, T) floating point; what bad channels hold is not looked at.
         good: (channel,) bool with one True or more.
     """
     filled = values.copy()
-    filled[:, ~good] = values[:, good].mean(axis=1, keepdims=True)
+    filled[~good] = values[good].mean(axis=0)
     return filled
 
 

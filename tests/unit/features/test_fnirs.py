@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mersuite.catalog import find
 from mersuite.clip import Clip, Media, Signal
 from mersuite.errors import ConfigError, DataError
 from mersuite.features import fnirs
 from mersuite.features.fnirs import FnirsConfig, FnirsExtractor
+from mersuite.models.layers import RunningNorm
 from mersuite.schema import build
 from mersuite.signal.haemodynamics import repair_motion
 from tracks.ps.layout import FNIRS_CH_NAMES, FNIRS_CH_TYPES
@@ -32,7 +34,7 @@ class Recordings:
 
     def __init__(self, monkeypatch) -> None:
         self.held: dict[tuple[str, str], Signal] = {}
-        monkeypatch.setattr(fnirs, "read_stream", lambda clip, stream, allow_flat: self.held[clip.clip_id, stream])
+        monkeypatch.setattr(fnirs, "read_stream", lambda clip, stream, **allowed: self.held[clip.clip_id, stream])
 
     def add(self, clip_id: str, trial: np.ndarray, baseline: np.ndarray | None = None, **facts) -> Clip:
         streams = {"fnirs": trial} if baseline is None else {"fnirs": trial, "fnirs_baseline": baseline}
@@ -164,6 +166,50 @@ def test_ruled_out_channels_take_the_mean_of_the_others(recordings, tmp_path):
     assert not zero[:, [4, 9]].any()
     kept = extract(replace(PLAIN, use_reservations=False), clip)["a"]["fnirs"].data.reshape(50, 51, 2)
     assert np.abs(kept[:, 4, 0]).max() > 10 * np.abs(kept[:, 0, 0]).max()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e-5])
+def test_what_ruled_out_channels_hold_stops_nothing(recordings, tmp_path, value):
+    trial, baseline = blood(10, 0), blood(5, 1)
+    clean = reserved(recordings.add("a", trial, baseline), tmp_path, [4, 9])
+    expected = extract(FnirsConfig(), clean)["a"]
+    trial[4, 100:], baseline[51 + 9] = value, value
+    clip = reserved(recordings.add("a", trial, baseline), tmp_path, [4, 9])
+    for name, signal in extract(FnirsConfig(), clip)["a"].items():
+        np.testing.assert_array_equal(signal.data, expected[name].data)
+
+
+def test_nan_in_a_kind_that_is_not_taken_stops_nothing(recordings):
+    trial = blood(10, 0)
+    expected = extract(PLAIN, recordings.add("a", trial))["a"]["fnirs"].data
+    trial[2 * 51 + 7] = np.nan
+    np.testing.assert_array_equal(extract(PLAIN, recordings.add("a", trial))["a"]["fnirs"].data, expected)
+
+
+@pytest.mark.parametrize("stream", ["fnirs", "fnirs_baseline"])
+def test_nan_in_a_kept_channel_is_refused(recordings, tmp_path, stream):
+    held = {"fnirs": blood(10, 0), "fnirs_baseline": blood(5, 1)}
+    held[stream][51 + 6, 20:23] = np.nan
+    held[stream][4, 100:] = np.nan
+    clip = reserved(recordings.add("a", held["fnirs"], held["fnirs_baseline"]), tmp_path, [4])
+    message = rf"a: {stream}: x.mat: NaN or infinite values in 1 channels \(ch-7 hbr\) at 3 of .*fNIRS_reservations"
+    with pytest.raises(DataError, match=message):
+        extract(FnirsConfig(), clip)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_unit_of_a_file_does_not_change_what_a_network_sees(recordings, factor):
+    trial, baseline = blood(60, 0), blood(5, 1)
+    trial[3, 1000:] += 3e-6
+    expected = extract(FnirsConfig(), recordings.add("a", trial, baseline, unit=""))["a"]
+    other = extract(FnirsConfig(), recordings.add("a", factor * trial, factor * baseline, unit=""))["a"]
+    np.testing.assert_allclose(other["fnirs"].data, expected["fnirs"].data, atol=1e-3)
+    norm, other_norm = (RunningNorm(306) for _ in range(2))
+    mask = torch.ones(1, 60, dtype=torch.bool)
+    rows = norm(torch.from_numpy(expected["fnirs_stats"].data)[None], mask)
+    other_rows = other_norm(torch.from_numpy(other["fnirs_stats"].data)[None], mask)
+    assert rows.std() > 0.9
+    torch.testing.assert_close(other_rows, rows, atol=1e-3, rtol=0)
 
 
 def test_flat_channels_are_filled(recordings):

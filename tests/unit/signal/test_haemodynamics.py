@@ -56,10 +56,11 @@ def test_motion_repair_of_a_single_sample_gives_it_back():
 
 
 def test_masked_channels_take_the_mean_of_the_good_ones_of_their_type():
-    values = np.arange(24.0).reshape(2, 4, 3)
+    values = np.arange(24.0).reshape(4, 3, 2)
+    values[1] = np.nan
     filled = fill_masked(values, np.array([True, False, True, False]))
-    np.testing.assert_array_equal(filled[:, 1], (values[:, 0] + values[:, 2]) / 2)
-    np.testing.assert_array_equal(filled[:, [0, 2]], values[:, [0, 2]])
+    np.testing.assert_array_equal(filled[[1, 3]], [(values[0] + values[2]) / 2] * 2)
+    np.testing.assert_array_equal(filled[[0, 2]], values[[0, 2]])
 
 
 def test_slope_is_removed_and_the_level_at_the_start_stays():
