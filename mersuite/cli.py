@@ -32,7 +32,9 @@ class Verb:
         run: (words by key, action) -> (JSON object, lines or tables for people).
         help: One line.
         keys: Keys of the verb itself with a line of help each; "*" after a key marks it as needed.
-        takes_config: Whether all other keys are configuration keys of the track.
+        takes_config: Whether it takes other keys, too: usually configuration keys of the track.
+        more: What the other keys are.
+        details: Gives lines on them for a track, shown by `mersuite VERB track=NAME --help`.
         actions: Words that may follow the verb.
     """
 
@@ -40,6 +42,8 @@ class Verb:
     help: str
     keys: Mapping[str, str]
     takes_config: bool = False
+    more: str = "any configuration key; `mersuite config track=NAME` prints all with their values"
+    details: Callable[[str], list[str]] | None = None
     actions: tuple[str, ...] = ()
 
 
@@ -85,14 +89,15 @@ def _run(words: list[str]) -> int:
         raise ConfigError(f"there is no verb {name!r}; {did_you_mean(name, VERBS)}")
     verb = VERBS[name]
     if any(word in ("-h", "--help") for word in rest):
-        sys.stdout.write(_verb_help(name, verb))
+        track = next((word.partition("=")[2] for word in rest if word.startswith("track=")), "")
+        sys.stdout.write(_verb_help(name, verb, track))
         return 0
     action = ""
     if rest and "=" not in rest[0]:
         action = rest.pop(0)
         if action not in verb.actions:
             options = did_you_mean(action, verb.actions) if verb.actions else "it takes key=value words only"
-            raise ConfigError(f"mersuite {name}: unexpected word {action!r}; {options}")
+            raise ConfigError(f"{name}: unexpected word {action!r}; {options}")
     own, config_words = split_words(name, verb, rest)
     as_json = flag(own, "json")
     with _stdout_kept_free() if as_json else contextlib.nullcontext():
@@ -165,21 +170,19 @@ def split_words(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, 
     for word in words:
         key, sign, value = word.partition("=")
         if not sign or not key or key.startswith("-"):
-            raise ConfigError(
-                f"mersuite {name}: {word!r}: need key=value, without dashes; try `mersuite {name} --help`"
-            )
+            raise ConfigError(f"{name}: {word!r}: need key=value, without dashes; try `mersuite {name} --help`")
         if key in known or key == "json":
             if key in own:
-                raise ConfigError(f"mersuite {name}: {key} is given twice: {own[key]!r} and {value!r}")
+                raise ConfigError(f"{name}: {key} is given twice: {own[key]!r} and {value!r}")
             own[key] = value
         elif verb.takes_config:
             rest.append(word)
         else:
-            raise ConfigError(f"mersuite {name}: unknown key {key!r}; {did_you_mean(key, [*known, 'json'])}")
+            raise ConfigError(f"{name}: unknown key {key!r}; {did_you_mean(key, [*known, 'json'])}")
     missing = [key for key, needed in known.items() if needed and not own.get(key)]
     if missing:
         words_needed = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"mersuite {name}: {words_needed} is needed; try `mersuite {name} --help`")
+        raise ConfigError(f"{name}: {words_needed} is needed; try `mersuite {name} --help`")
     return own, rest
 
 
@@ -200,12 +203,13 @@ def _overview(verbs: Mapping[str, Verb]) -> str:
     return "\n".join(lines)
 
 
-def _verb_help(name: str, verb: Verb) -> str:
+def _verb_help(name: str, verb: Verb, track: str) -> str:
     actions = f" [{'|'.join(verb.actions)}]" if verb.actions else ""
     lines = [f"usage: mersuite {name}{actions} key=value ...", "", f"  {verb.help}", ""]
     width = max((len(key) for key in verb.keys), default=4)
     lines += [f"  {key:<{width}}  {text}" for key, text in {**verb.keys, "json": "true: one JSON object"}.items()]
     if verb.takes_config:
-        lines.append("  and any configuration key, such as those that `mersuite config track=NAME` prints")
+        lines.append(f"  and {verb.more}")
+        lines += verb.details(track) if verb.details and track else []
     lines += ["  (* is needed)", ""]
     return "\n".join(lines)

@@ -157,7 +157,7 @@ def _export(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     if ("pred" in own) == ("ckpt" in own):
-        raise ConfigError("mersuite export: need either pred=FILE.jsonl or ckpt=RUN")
+        raise ConfigError("export: need either pred=FILE.jsonl or ckpt=RUN")
     result = api.export(
         own["track"],
         out=Path(own["out"]),
@@ -215,8 +215,27 @@ def _report(own: dict[str, str], words: list[str], action: str) -> Shown:
     return result, f"report: {result['report']}"
 
 
+def _fake_options(track: str) -> list[str]:
+    """Lines on the options of a track's made-up data: name, default, what its docstring says first."""
+    import re
+    from dataclasses import fields
+
+    from mersuite import registry
+    from mersuite.schema import build
+
+    values = build(registry.load(track).FakeConfig, {})
+    said = dict(re.findall(r"^ +(\w+): (.+?)(?=^ +\w+: |\Z)", type(values).__doc__ or "", flags=re.M | re.S))
+    pairs = [(item.name, getattr(values, item.name)) for item in fields(values)]
+    shown = {name: f"{name}={'null' if value is None else value}" for name, value in pairs}
+    width = max(map(len, shown.values()))
+    first = {name: re.split(r"(?<=[.;])\s", " ".join(said.get(name, "").split()))[0].rstrip(".;") for name in shown}
+    return [f"    {text:<{width}}  {first[name]}" for name, text in shown.items()]
+
+
 TRACK = {"track*": "name of the track, see `mersuite tracks`"}
 CONFIG = {**TRACK}
+DATA = "data.root=DIR or data.manifest=FILE.csv"
+REST = "all keys: `mersuite config track=NAME`"
 VERBS: dict[str, Verb] = {
     "tracks": Verb(run=_tracks, help="list the tracks", keys={}),
     "config": Verb(run=_show_config, help="print the merged configuration", keys=CONFIG, takes_config=True),
@@ -225,22 +244,34 @@ VERBS: dict[str, Verb] = {
         help="write small data in the organisers' layout, with a known effect",
         keys={**TRACK, "out*": "folder to write"},
         takes_config=True,
+        more="options of the made-up data; `mersuite fake track=NAME --help` lists them with their defaults",
+        details=_fake_options,
     ),
     "check": Verb(
-        run=_check, help="look at a data folder: what is there, missing or odd", keys=CONFIG, takes_config=True
+        run=_check,
+        help="look at a data folder: what is there, missing or odd",
+        keys=CONFIG,
+        takes_config=True,
+        more=f"{DATA}; {REST}",
     ),
     "prepare": Verb(
-        run=_prepare, help="raw files to stored features; safe to kill and repeat", keys=CONFIG, takes_config=True
+        run=_prepare,
+        help="raw files to stored features; safe to kill and repeat",
+        keys=CONFIG,
+        takes_config=True,
+        more=f"{DATA}, store.path=DIR; {REST}",
     ),
     "fit": Verb(
         run=_fit,
         help="train and evaluate; prepares what is missing; run.resume=true goes on",
         keys={**CONFIG, "pretrain": "true: self-supervised pretraining of the encoders instead"},
         takes_config=True,
+        more=f"{DATA}, run.dir=DIR, store.path=DIR, cv.by=subject, config=FILE; {REST}",
     ),
     "predict": Verb(
         run=_predict,
         help="predictions of a run (all folds averaged) or of one checkpoint file",
+        more="data.root=DIR or data.manifest=FILE.csv, store.path=DIR, runtime.*; all else is the checkpoint's",
         keys={
             "ckpt*": "run folder or checkpoint file",
             "out*": "FILE.jsonl",
@@ -266,6 +297,7 @@ VERBS: dict[str, Verb] = {
         help="the metric, with the code that training logs",
         keys={**TRACK, "pred*": "predictions", "target*": "truth"},
         takes_config=True,
+        more="options of the track's metric, where it has any",
     ),
     "ensemble": Verb(
         run=_ensemble,
@@ -282,7 +314,13 @@ VERBS: dict[str, Verb] = {
         help="paired bootstrap between runs, mean and deviation over seeds, LaTeX table",
         keys={"run*": "A,B; A1+A2,B1+B2 for seeds", "by": "group to resample", "evaluation": "which system"},
     ),
-    "sweep": Verb(run=_sweep, help="hyper-parameter search with Optuna", keys=CONFIG, takes_config=True),
+    "sweep": Verb(
+        run=_sweep,
+        help="hyper-parameter search with Optuna",
+        keys=CONFIG,
+        takes_config=True,
+        more=f"{DATA}, sweep.num_trials=N, sweep.storage=URL, run.dir=DIR; {REST}",
+    ),
     "report": Verb(
         run=_report,
         help="one self-contained html page of a run",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mersuite import api, catalog, registry
+from mersuite import api, catalog, cli, registry
 from mersuite.clip import Prediction
 from mersuite.config import RunConfig, build_run_config, read_yaml, shipped_configs, to_plain, with_overrides
 from mersuite.errors import ConfigError, DataError, SubmissionError
@@ -196,6 +196,14 @@ def test_options_are_a_frozen_dataclass_with_defaults_and_a_line_on_every_field(
 @every_track
 def test_fake_data_has_a_seed(name: str):
     assert "seed" in {item.name for item in fields(track_of(name).FakeConfig)}  # tracks may share a folder of one seed
+
+
+@every_track
+def test_help_of_fake_lists_every_option_with_its_default_and_meaning(name: str, capsys: pytest.CaptureFixture):
+    assert cli.main(["fake", f"track={name}", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for item in fields(track_of(name).FakeConfig):
+        assert re.search(rf"^ +{item.name}=\S.*  [A-Z]\w+ ", shown, flags=re.MULTILINE), item.name
 
 
 # ---- configuration
