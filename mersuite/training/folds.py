@@ -37,10 +37,12 @@ from mersuite.track import Fitted, Track
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
+    from mersuite.training.module import SupervisedModule
     from mersuite.training.progress import RunProgress
 
 BEST = "best.ckpt"
 ROWS = "rows.json"
+TRAINED = "trained.json"
 ReportFunction = Callable[[int, float], None]
 
 
@@ -119,7 +121,7 @@ def train_fold(run: FoldRun) -> Checkpoint:
     )
     if is_first_process():
         save_checkpoint(run.folder / BEST, checkpoint)
-        for name in ("best_weights.ckpt",):
+        for name in ("best_weights.ckpt", TRAINED):
             (run.folder / name).unlink(missing_ok=True)
     return checkpoint
 
@@ -144,9 +146,8 @@ def build_context(track: Track, config: RunConfig, reader: FeatureReader, sample
 def _train_network(
     run: FoldRun, network: Network, fitted: Fitted, train: Sequence[Sample], val: Sequence[Sample]
 ) -> Network:
-    from mersuite.training.callbacks import ReportEpoch
     from mersuite.training.module import SupervisedModule
-    from mersuite.training.trainer import BEST_WEIGHTS, LAST, build_trainer
+    from mersuite.training.trainer import BEST_WEIGHTS
 
     if run.config.model.pretrained is not None:
         from mersuite.models.pretrain import load_encoders
@@ -167,7 +168,24 @@ def _train_network(
         answers = [prediction.answer for prediction in decoded(run.track, run.config, val, final)]
         return run.track.metrics(answers, targets)
 
-    module = SupervisedModule(network, run.track, run.config, score_val)
+    if not (run.folder / TRAINED).is_file():
+        _fit_network(run, SupervisedModule(network, run.track, run.config, score_val), fitted, train, val)
+    state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
+    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
+    return network.eval()
+
+
+def _fit_network(
+    run: FoldRun, module: SupervisedModule, fitted: Fitted, train: Sequence[Sample], val: Sequence[Sample]
+) -> None:
+    """Trains until the end, and notes that it was reached.
+
+    Why the note: the last checkpoint does not hold that training was stopped early, so a run that is killed before its
+    fold is finished would train on when it is resumed.
+    """
+    from mersuite.training.callbacks import ReportEpoch
+    from mersuite.training.trainer import LAST, build_trainer
+
     seed = seed_of(run.config.seed, run.evaluation, run.fold.index)
     data = WindowDataModule(run.config, train=train, val=val, reader=run.reader, target_of=fitted.target, seed=seed)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -179,9 +197,7 @@ def _train_network(
     )
     last = run.folder / LAST
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
-    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
-    return network.eval()
+    write_json(run.folder / TRAINED, {"epochs": trainer.current_epoch, "steps": trainer.global_step})
 
 
 def finished_fold(run: FoldRun) -> Checkpoint | None:

@@ -52,6 +52,25 @@ def test_killed_fold_goes_on_with_exactly_the_same_numbers(tmp_path: Path, extra
     assert read_curve(tmp_path / "whole" / "curve.csv") == read_curve(tmp_path / "killed" / "curve.csv")
 
 
+def test_fold_killed_after_early_stopping_does_not_train_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("ps.system=signal", "trainer.max_epochs=30", "trainer.patience=2", "optim.lr=0.05")
+    train_fold(make_run(tmp_path / "whole", config))
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("mersuite.training.folds.known_outputs", stop)
+        train_fold(make_run(tmp_path / "killed", config))
+    train_fold(make_run(tmp_path / "killed", config))
+
+    whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert read_curve(tmp_path / "whole" / "curve.csv") == read_curve(tmp_path / "killed" / "curve.csv")
+    files = [sorted(item.name for item in (tmp_path / name).iterdir()) for name in ("whole", "killed")]
+    assert files[0] == files[1]
+
+
 def test_two_runs_of_one_config_agree_to_the_last_bit(tmp_path: Path) -> None:
     config = make_config("ps.system=signal")
     for name in ("a", "b"):
