@@ -1,7 +1,12 @@
 """Measures the differential entropy of one full-size person against per-window scipy loops, in one run.
 
 64 channels, 1,536 s at 200 Hz, five bands, Hann taper. All arms compute the same definition; results are
-compared.
+compared. Two references:
+
+- by_window_and_channel: one scipy call for each window of each channel, as the loops of public code of this field do.
+  The wanted 50x is judged by it (`ratio_window_channel`, `passed`).
+- by_window: one scipy call for each window, of all channels at once, as a careful writer would. It spends its time in
+  the same FFT as any batched scipy call; 50x of it is out of reach (`ratio_window`, told beside).
 
     OMP_NUM_THREADS=1 python scripts/bench_differential_entropy.py [--seconds 1536] [--repeats 5] [--json]
 """
@@ -87,7 +92,7 @@ def main() -> None:
     own_s, own = timed(by_matrix, recording, args.repeats)
     window_s, by_windows = timed(by_window, recording, 1)
     channel_s, by_channels = timed(by_window_and_channel, recording, 1)
-    num_flops = 2 * 2 * 49 * RATE_HZ * NUM_CHANNELS * args.seconds
+    num_flops = 2 * 49 * RATE_HZ * NUM_CHANNELS * args.seconds  # folded: half of 98 rows times 200 samples
     result = {
         "seconds": args.seconds,
         "own_s": own_s,
@@ -107,7 +112,8 @@ def main() -> None:
     print(f"  matrix products (float32)              {own_s:9.3f} s   {result['gflops_per_s']:.0f} GFLOP/s")
     print(f"  scipy loop over windows and channels   {channel_s:9.3f} s   {result['ratio_window_channel']:.0f}x")
     print(f"  scipy loop over windows                {window_s:9.3f} s   {result['ratio_window']:.1f}x")
-    print(f"  largest difference {result['max_difference']:.1e} nat; wanted {LEAST_RATIO:g}x or more of the first loop")
+    print(f"  largest difference {result['max_difference']:.1e} nat; ", end="")
+    print(f"wanted {LEAST_RATIO:g}x or more of the loop over windows and channels")
 
 
 if __name__ == "__main__":

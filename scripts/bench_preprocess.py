@@ -6,9 +6,13 @@ are not counted. Times are processor seconds, because other work on the machine 
 
 Both arms: band-pass 0.5-70 Hz, notch 50 Hz, 200 Hz, one bad channel interpolated, average reference, robust scale,
 differential entropy minus that of the baseline; TDDR, low-pass 0.2 Hz, 5 Hz, mean, slope and deviation of the last
-10 s. The MNE arm is given the bad channel; this package's arm searches for it. The MNE arm computes the entropy twice:
-in a scipy loop over windows and channels (the loop of bench_differential_entropy.py, which the wanted ratio is about),
-and in a loop over windows alone that a careful writer would use; each ratio counts one of them.
+10 s. The MNE arm is given the bad channel; this package's arm searches for it. The MNE arm computes the entropy twice,
+by the two loops of bench_differential_entropy.py, and each ratio counts one of them:
+
+- one scipy call for each window of each channel (`ratio_compute`);
+- one scipy call for each window, of all channels at once, as a careful writer would (`ratio_compute_careful`).
+
+The wanted ratio is judged by the smaller one.
 
     OMP_NUM_THREADS=1 python scripts/bench_preprocess.py [--scale 1.0] [--data DIR] [--json]
 """
@@ -267,7 +271,7 @@ def main() -> None:
             "ratio_compute": ratio,
             "ratio_compute_careful": careful,
             **compare(Path(scratch)),
-            "passed": ratio >= LEAST_RATIO and arms["own"]["peak_gib"] < MOST_GIB,
+            "passed": min(ratio, careful) >= LEAST_RATIO and arms["own"]["peak_gib"] < MOST_GIB,
         }
     if args.json:
         print(json.dumps(result))
@@ -281,7 +285,11 @@ def main() -> None:
     )
     for label, load, compute, peak in rows:
         print(f"  {label:34}{load:11.2f} s{compute:10.2f} s{peak:10.2f} GiB")
-    print(f"  computing {ratio:.1f}x faster (wanted {LEAST_RATIO:g}x); than the careful loop {careful:.1f}x")
+    print(
+        f"  computing {ratio:.1f}x faster than with the loop by window and channel, {careful:.1f}x than with the ",
+        end="",
+    )
+    print(f"loop by window; wanted {LEAST_RATIO:g}x of both")
     print(f"  median difference: eeg {result['eeg_median_difference']:.1e} deviations, ", end="")
     print(f"eeg_bands {result['eeg_bands_median_difference']:.1e} nat")
 

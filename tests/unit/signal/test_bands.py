@@ -32,6 +32,15 @@ def test_band_power_equals_scipy(seconds, taper):
     )
 
 
+@pytest.mark.parametrize("width", [2, 3, 8, 125, 128])
+def test_whole_spectrum_of_even_and_odd_windows_equals_scipy(seconds, width):
+    windows = seconds[:, :width]
+    freqs, density = scipy.signal.periodogram(windows.astype(np.float64), width, "hamming", axis=1)
+    edges = [(float(freq), float(freq) + 0.5) for freq in freqs]
+    ours = spectral.band_power(windows, float(width), edges, "hamming").transpose(0, 2, 1)
+    np.testing.assert_allclose(ours, density, rtol=1e-4, atol=1e-6 * density.max())
+
+
 def test_differential_entropy_equals_scipy(seconds):
     ours = spectral.differential_entropy(spectral.band_power(seconds, 200.0, EDGES, "hann"))
     plain = 0.5 * np.log(2 * np.pi * np.e * power_by_scipy(seconds, 200.0, "hann"))
