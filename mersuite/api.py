@@ -172,6 +172,7 @@ def predict(
     from mersuite.inference import answer, find_checkpoints, load_checkpoint
     from mersuite.predictions import PredictionHeader, write_predictions
     from mersuite.provenance import versions
+    from mersuite.training.pretrain import pretrained_on
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"out: predictions are written as .jsonl, got {out}; `mersuite export` makes other formats")
@@ -185,12 +186,14 @@ def predict(
     require_samples(data, split if split != "train" else "all")
     reader = _ready_reader(first.config, data)
     predictions = answer(checkpoints, data.samples, reader)
+    traits = dict(first.track.traits(first.config))
+    pretrained = pretrained_on(first.config, data.samples) if first.network is not None else None
     header = PredictionHeader(
         track=first.track.name,
         run=str(ckpt),
         evaluation=first.evaluation,
         split=split,
-        traits=dict(first.track.traits(first.config)),
+        traits=traits if pretrained is None else {**traits, "pretrained": pretrained.sentence("predicted")},
         versions=versions(),
     )
     write_predictions(out, header, predictions)
@@ -214,7 +217,7 @@ def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
         if key not in allowed or wrong:
             full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
             raise ConfigError(
-                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; all else is the checkpoint's"
+                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; the rest is the checkpoint's"
             )
     places = build(DataConfig, values.get("data", {}), where="data")
     data = trained.data

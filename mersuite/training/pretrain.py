@@ -238,17 +238,20 @@ class PretrainedOn:
     held_out_seen: tuple[str, ...]
     num_held_out: int
 
-    def sentence(self) -> str:
+    def sentence(self, kind: str = "held-out") -> str:
         """Gives it for people.
+
+        Args:
+            kind: What the rows are.
 
         >>> PretrainedOn(weights="a.safetensors", group="subject", held_out_seen=("s1",), num_held_out=3).sentence()
         'encoders pretrained, without labels, also on recordings of 1 of 3 held-out subjects: transductive'
         """
         if not self.group:
-            return "encoders pretrained on recordings that their file does not name, perhaps held-out ones"
+            return f"encoders pretrained on recordings that their file does not name, perhaps {kind} ones"
         if not self.held_out_seen:
-            return f"encoders pretrained on recordings of no held-out {self.group}"
-        seen = f"{len(self.held_out_seen)} of {self.num_held_out} held-out {self.group}s"
+            return f"encoders pretrained on recordings of no {kind} {self.group}"
+        seen = f"{len(self.held_out_seen)} of {self.num_held_out} {kind} {self.group}s"
         return f"encoders pretrained, without labels, also on recordings of {seen}: transductive"
 
     def plain(self) -> dict[str, Any]:
@@ -262,15 +265,15 @@ def pretrained_on(config: RunConfig, held_out: Sequence[Sample]) -> PretrainedOn
     People are told by their names, so the same person under another name is not found.
 
     Returns:
-        None where model.pretrained is not set.
+        None where model.pretrained is not set. Of a file that is gone nothing is known.
 
     Raises:
-        ConfigError: If the file is missing or damaged.
+        ConfigError: If the file is damaged.
     """
     path = config.model.pretrained
     if path is None:
         return None
-    seen = seen_recordings(path)
+    seen = seen_recordings(path) if path.is_file() else None
     group = "" if seen is None else seen.group
     names = {sample.groups[group] for sample in held_out if group in sample.groups}
     both = sorted(names & set(() if seen is None else seen.members), key=natural_key)

@@ -66,7 +66,8 @@ def read_table(path: Path) -> Table:
     """Reads predictions.csv, targets.csv or a prediction file as row id -> (valence, arousal).
 
     A prediction file is read as it stands: its answers are already what the csv would hold. Of a manifest of own
-    recordings the ratings of its test rows are read, or of all rows where no test row is rated.
+    recordings the ratings of its test rows are read, or of all rows where no test row is rated; NaN stands for clips
+    without ratings.
 
     Raises:
         SubmissionError: If the file is missing or empty, its columns are others, an id repeats, or a value is no number
@@ -87,10 +88,10 @@ def read_table(path: Path) -> Table:
 def score_tables(
     pred: Mapping[str, tuple[float, float]], target: Mapping[str, tuple[float, float]]
 ) -> dict[str, float]:
-    """Scores predictions against targets, joined by row id.
+    """Scores predictions against targets, joined by row id; rows whose target is NaN are not counted.
 
     Raises:
-        SubmissionError: If a target has no prediction, or a prediction has no target.
+        SubmissionError: If a target has no prediction, a prediction has no target, or no target is known.
 
     >>> score_tables({"a_V01_T000": (100, 90)}, {"a_V01_T000": (110, 90)})["mae"]
     5.0
@@ -101,7 +102,11 @@ def score_tables(
     extra = [name for name in pred if name not in target]
     if extra:
         raise SubmissionError(f"{len(extra)} predicted rows have no target: {_first(extra)}; is it the same split?")
-    names = list(target)
+    names = [name for name, values in target.items() if not np.isnan(values).any()]
+    if not names:
+        raise SubmissionError(
+            f"none of the {len(target)} rows has a known target; fill in the ratings to score against"
+        )
     return valence_arousal_metrics(
         np.array([pred[name] for name in names], dtype=np.float64).reshape(-1, 2),
         np.array([target[name] for name in names], dtype=np.float64).reshape(-1, 2),
@@ -125,13 +130,15 @@ def _read_jsonl(path: Path) -> Table:
 
 def _read_manifest(path: Path) -> Table:
     rows = read_manifest(path, STREAMS)
-    tested = [row for row in rows if row.split == "test" and (row.targets or row.target_path)]
-    samples = [manifest_trial(path, row)[1] for row in tested or rows]
-    return {
-        row_id(sample.sample_id, second): (float(valence), float(arousal))
-        for sample in samples
-        for second, (valence, arousal) in enumerate(sample.target.get(TARGET, ()))
-    }
+    tested = [row for row in rows if row.split == "test"]
+    is_rated = any(row.targets or row.target_path for row in tested)
+    table: Table = {}
+    for row in tested if is_rated else rows:
+        sample = manifest_trial(path, row)[1]
+        unrated = np.full((round(sample.duration_s or 0.0), 2), np.nan)
+        for second, (valence, arousal) in enumerate(sample.target.get(TARGET, unrated)):
+            table[row_id(sample.sample_id, second)] = (float(valence), float(arousal))
+    return table
 
 
 def _read_csv(path: Path) -> Table:

@@ -161,7 +161,7 @@ def test_score_joins_by_id():
 
 
 def test_score_names_missing_and_unknown_ids():
-    target = {name: (1.0, 1.0) for name in "abcde"}
+    target = dict.fromkeys("abcde", (1.0, 1.0))
     with pytest.raises(SubmissionError, match=r"4 of 5 rows have no prediction: b, c, d, \.\.\."):
         score_tables({"a": (1.0, 1.0)}, target)
     with pytest.raises(SubmissionError, match="1 predicted rows have no target: z"):
@@ -212,3 +212,11 @@ def test_metrics_refuse_other_shapes_and_nan():
         valence_arousal_metrics(np.ones(4), np.ones((2, 2)))
     with pytest.raises(DataError, match="targets: 1 of 4 values are not finite"):
         valence_arousal_metrics(np.ones((2, 2)), [[1, 2], [3, np.nan]])
+
+
+def test_rows_of_unknown_truth_are_not_counted():
+    nan = float("nan")
+    found = score_tables({"a": (1, 1), "b": (50, 50)}, {"a": (3, 3), "b": (nan, nan)})
+    assert (found["mae"], found["num_rows"]) == (2.0, 1)
+    with pytest.raises(SubmissionError, match="none of the 1 rows has a known target; fill in the ratings"):
+        score_tables({"b": (50, 50)}, {"b": (nan, nan)})

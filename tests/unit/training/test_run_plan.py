@@ -1,0 +1,120 @@
+"""Which evaluations a run consists of, given what the data can have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ps_setup import make_config, make_samples
+
+from mersuite import registry
+from mersuite.clip import Sample
+from mersuite.errors import ConfigError, DataError
+from mersuite.run_folder import open_run
+from mersuite.track import TrackData
+from mersuite.training.run import RunPlan, plan_run, run_evaluations
+
+
+def _samples(change: Callable[[Sample], dict[str, str]] = lambda sample: dict(sample.groups)) -> list[Sample]:
+    return [replace(sample, groups=change(sample)) for sample in make_samples(np.random.default_rng(0))[0]]
+
+
+def _plan(samples: list[Sample], *words: str) -> RunPlan:
+    return plan_run(registry.load("ps"), make_config("cv.folds=3", *words), samples)
+
+
+def _names(plan: RunPlan) -> list[str]:
+    return [item.name for item in plan.evaluations]
+
+
+def _own_stimulus(sample: Sample) -> dict[str, str]:
+    return {**sample.groups, "clip": sample.sample_id}
+
+
+def test_shared_stimuli_allow_everything():
+    plan = _plan(_samples(), "cv.folds=2")
+    assert _names(plan) == ["fused", "signal", "constant", "median", "ridge", "prior", "unseen_clips"]
+    assert set(plan.folds) == set(_names(plan))
+    assert plan.notes == ()
+
+
+@pytest.mark.parametrize("change", [_own_stimulus, lambda sample: {"subject": sample.groups["subject"]}])
+def test_data_without_shared_stimuli_have_no_prior(change: Callable[[Sample], dict[str, str]]):
+    plan = _plan(_samples(change))
+    assert _names(plan) == ["signal", "constant", "median", "ridge"]
+    assert [note.partition(" was left out")[0] for note in plan.notes[:3]] == ["fused", "prior", "unseen_clips"]
+    assert plan.notes[3] == "the main system is therefore signal"
+
+
+def test_one_stimulus_that_two_people_had_is_enough():
+    change = {"test_1/video_01": "film", "test_2/video_01": "film"}
+    plan = _plan(_samples(lambda sample: {**sample.groups, "clip": change.get(sample.sample_id, sample.sample_id)}))
+    assert "prior" in _names(plan)
+
+
+def test_folds_that_only_a_comparison_cannot_have_leave_it_out():
+    plan = _plan(_samples(), "cv.folds=6")
+    assert "unseen_clips" not in _names(plan)
+    assert plan.notes == (
+        "unseen_clips was left out: cv.folds: 6 folds by clip need as many of them, the data have 4; lower cv.folds or "
+        "choose another cv.by",
+    )
+
+
+def test_folds_that_the_main_system_cannot_have_are_refused():
+    with pytest.raises(ConfigError, match="7 folds by subject need as many of them, the data have 6"):
+        _plan(_samples(), "cv.folds=7")
+
+
+def test_evaluation_asked_for_by_name_is_refused_rather_than_left_out():
+    with pytest.raises(ConfigError, match="evaluate: prior cannot be had: no two subjects have a clip in common"):
+        _plan(_samples(_own_stimulus), "evaluate=prior")
+    with pytest.raises(ConfigError, match=r"evaluate: unseen_clips cannot be had: .*6 folds by clip need"):
+        _plan(_samples(), "cv.folds=6", "evaluate=unseen_clips")
+
+
+def test_nothing_left_to_evaluate_is_refused(monkeypatch: pytest.MonkeyPatch):
+    track = registry.load("ps")
+    first = track.evaluations(make_config())[0]
+    monkeypatch.setattr(track, "evaluations", lambda config: [replace(first, unfit="the moon is full")])
+    with pytest.raises(ConfigError, match="nothing can be evaluated: fused was left out: the moon is full"):
+        plan_run(track, make_config("cv.folds=3"), _samples())
+
+
+def test_ridge_is_left_out_of_a_model_without_features():
+    encoders = "model.encoders={eeg: {name: eegnet}, eeg_bands: null, fnirs_stats: null}"
+    plan = _plan(_samples(), encoders, "ps.target_lag_s=0")
+    assert "ridge" not in _names(plan)
+    assert any(note.startswith("ridge was left out: the model reads no features") for note in plan.notes)
+
+
+def test_sample_shorter_than_a_window_is_refused():
+    with pytest.raises(DataError, match=r"lasts 12 s, shorter than data\.window_s=13"):
+        _plan(_samples(), "data.window_s=13", "data.stride_s=13")
+
+
+def test_stream_that_no_clip_has_is_refused(tmp_path: Path):
+    samples, reader = make_samples(np.random.default_rng(0))
+    config = make_config(f"run.dir={tmp_path / 'run'}", "cv.folds=3", "model.encoders.eeg_hjorth={name: mlp}")
+    with pytest.raises(DataError, match=r"stream 'eeg_hjorth': no clip has it; .*model\.encoders\.eeg_hjorth=null"):
+        run_evaluations(
+            registry.load("ps"), config, TrackData(clips=(), samples=tuple(samples)), reader, open_run(config)
+        )
+
+
+def test_caveat_of_the_data_stands_in_every_protocol(tmp_path: Path):
+    samples, reader = make_samples(np.random.default_rng(0))
+    config = make_config(f"run.dir={tmp_path / 'run'}", "cv.folds=3", "ps.system=median", "evaluate=constant")
+    data = TrackData(clips=(), samples=tuple(samples), caveat="targets: simulated (24)")
+    result = run_evaluations(registry.load("ps"), config, data, reader, open_run(config))
+    assert {name: item["protocol"].partition("; ")[2] for name, item in result.metrics.items()} == {
+        "median": "targets: simulated (24)",
+        "constant": "targets: simulated (24)",
+    }
