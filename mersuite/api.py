@@ -217,7 +217,7 @@ def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
         if key not in allowed or wrong:
             full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
             raise ConfigError(
-                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; the rest is the checkpoint's"
+                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; the rest is the run's"
             )
     places = build(DataConfig, values.get("data", {}), where="data")
     data = trained.data

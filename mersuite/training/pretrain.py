@@ -18,7 +18,7 @@ from mersuite.config import RunConfig
 from mersuite.data.datamodule import WindowDataModule
 from mersuite.data.splits import natural_key
 from mersuite.errors import ConfigError, DataError, did_you_mean
-from mersuite.inference import load_tensors
+from mersuite.inference import gather, load_tensors
 from mersuite.models.backbone import Backbone, build_backbone
 from mersuite.models.pretrain import MaskedReconstruction, SeenRecordings, load_encoders, save_encoders, seen_recordings
 from mersuite.prepare import FeatureReader
@@ -220,6 +220,7 @@ def _train(
     state = load_tensors(folder / BEST_WEIGHTS)["state_dict"]
     own = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     module.model.load_state_dict(own)
+    gather([])  # no process goes on, and removes the file, before all have read it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

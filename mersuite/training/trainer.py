@@ -28,6 +28,7 @@ def quiet_lightning() -> None:
     # val/* is computed from the gathered outputs of all processes, so every process logs the same value
     warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('val/.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen encoders are
 
 

@@ -132,6 +132,11 @@ def test_other_lines_of_the_document_work(walked: tuple[Path, list[str]]):
     assert len(printed) == 4
     assert "encoder weights: runs/own_pretrained/encoders.safetensors" in printed[2]
     assert "of 3 of 3 held-out subjects: transductive" in " ".join(printed[3].split())
+    with contextlib.chdir(folder):
+        places = ["data.manifest=own/manifest.csv", "store.path=own_store", "runtime.progress=false"]
+        predicted = api.predict(Path("runs/own_transfer"), out=Path("transfer.jsonl"), overrides=places)
+    said = "encoders pretrained, without labels, also on recordings of 1 of 1 predicted subjects: transductive"
+    assert predicted["traits"]["pretrained"] == said
 
 
 def test_recipe_of_the_document_changes_only_what_it_says():

@@ -1,4 +1,4 @@
-"""The real recordings of $MERSUITE_TEST_DATA: through a manifest with simulated ratings, and as carrier of fake data."""
+"""The real recordings of $MERSUITE_TEST_DATA: through a manifest with simulated ratings, and carrying fake data."""
 
 from __future__ import annotations
 

@@ -240,6 +240,9 @@ def test_weights_of_unknown_making_are_said_to_be_unknown(tmp_path: Path, weight
     found = pretrained_on(make_config(f"model.pretrained={tmp_path / 'bare.safetensors'}"), _recordings()[0])
     assert found is not None
     assert "recordings that their file does not name" in found.sentence()
+    gone = pretrained_on(make_config(f"model.pretrained={tmp_path / 'gone.safetensors'}"), _recordings()[0])
+    assert gone is not None
+    assert gone.sentence("predicted").endswith("their file does not name, perhaps predicted ones")
     assert pretrained_on(make_config(), _recordings()[0]) is None
 
 
