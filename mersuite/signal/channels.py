@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.polynomial.legendre import legval
 
+from mersuite.signal.medians import row_medians
 from mersuite.signal.montage import neighbours, sphere_origin
 from mersuite.signal.windows import cut_seconds, num_seconds
 
@@ -191,7 +192,7 @@ def alignment_matrix(covariances: np.ndarray, scalp: np.ndarray) -> np.ndarray:
 def median_and_deviation(recordings: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Gives each channel's median and robust deviation (1.4826 MAD) over all recordings, (C,) float32 each."""
     step = max(1, sum(len(recording) for recording in recordings) // SCALE_ROWS)
-    rows = np.concatenate([recording[::step] for recording in recordings])
-    centre = np.median(rows, axis=0)
-    deviation = MAD_TO_SD * np.median(np.abs(rows - centre), axis=0)
+    rows = np.ascontiguousarray(np.concatenate([recording[::step] for recording in recordings]).T)
+    centre = row_medians(rows)
+    deviation = MAD_TO_SD * row_medians(np.abs(rows - centre[:, None]))
     return centre.astype(np.float32), deviation.astype(np.float32)

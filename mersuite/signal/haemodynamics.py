@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy.signal
 
+from mersuite.signal.medians import row_medians
+
 if TYPE_CHECKING:
     import mne
 
@@ -89,24 +91,12 @@ def _weigh(steps: np.ndarray) -> np.ndarray:
 def _biweight(steps: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Gives Tukey's weights of the distances from the centre; 1 where their median is 0."""
     share = np.abs(steps - centre[:, None])
-    spread = MAD_TO_SD * _row_medians(share)
+    spread = MAD_TO_SD * row_medians(share)
     share *= np.divide(1 / TDDR_TUNING, spread, out=np.zeros_like(spread), where=spread > 0)[:, None]
     np.minimum(share, 1.0, out=share)
     np.square(share, out=share)
     np.subtract(1.0, share, out=share)
     return np.square(share, out=share)
-
-
-def _row_medians(values: np.ndarray) -> np.ndarray:
-    """Gives each row's median.
-
-    Why one place and a maximum: NumPy selects a single place with vector instructions, five times faster than two.
-    """
-    half = values.shape[1] // 2
-    parted = np.partition(values, half, axis=1)
-    if values.shape[1] % 2:
-        return parted[:, half]
-    return (parted[:, half] + parted[:, :half].max(axis=1)) / 2
 
 
 def fill_masked(values: np.ndarray, good: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ BLOCK_VALUES = 2**26
 """Padded samples times channels that are transformed at once; bounds the memory of hour-long recordings."""
 TRANSPOSE_ROWS = 1024
 """Rows that are turned at once. Why: they stay in the cache, which makes the turning four times faster."""
-LEVEL_STEP = 16
-"""Of so many samples one is looked at for a channel's level and scale, which need not be exact."""
+LEVEL_SAMPLES = 4096
+"""Samples, evenly spaced, that a channel's level and scale are read from. Why so few: they need not be exact."""
 _RATIO_TOLERANCE = 1e-3
 
 
@@ -156,13 +156,16 @@ class LinearChain:
         for taps in self.filters:
             if len(taps) % 2 == 0 or not np.allclose(taps, taps[::-1], rtol=0, atol=1e-12):
                 raise ValueError(f"need symmetric filters of odd length, got {len(taps)} taps")
-        self._plans: dict[tuple[int, int, bool], _Plan] = {}
+        self._plans: dict[tuple[int, range, bool], _Plan] = {}
         self._room = np.empty(0, np.complex64)
 
     @property
     def half_length(self) -> int:
         """Samples by which the filters together reach to either side."""
-        return sum(len(taps) // 2 for taps in self.filters)
+        return self._half_length(range(len(self.filters)))
+
+    def _half_length(self, chosen: range) -> int:
+        return sum(len(self.filters[index]) // 2 for index in chosen)
 
     def outlasts(self, num_samples: int) -> bool:
         """Tells whether one of the filters reaches further to a side than such a recording is long."""
@@ -175,21 +178,26 @@ class LinearChain:
     def apply(self, recording: np.ndarray) -> np.ndarray:
         """Filters and resamples (T, C) values of any real dtype into (num_out(T), C) float32.
 
-        A recording shorter than all filters together is filtered by one after the other, as MNE does, with zeros
-        beyond its reflection.
+        A recording shorter than all filters together goes through them in several passes, each of as many as it is
+        long enough for; one filter that alone is longer sees zeros beyond the reflection, as in MNE.
         """
         resample = self.target_hz != self.rate_hz
         if not self.filters and not resample:
             return np.ascontiguousarray(recording, dtype=np.float32)
-        if self.half_length <= len(recording) - 1:
-            return self._pass(recording, range(len(self.filters)), resample)
-        for index in range(len(self.filters)):
-            recording = self._pass(recording, range(index, index + 1), False)
-        return self._pass(recording, range(0), True) if resample else recording
+        start, num_filters, fits = 0, len(self.filters), len(recording) - 1
+        while start < num_filters or resample:
+            stop = start
+            while stop < num_filters and self._half_length(range(start, stop + 1)) <= fits:
+                stop += 1
+            whole = stop == num_filters
+            chosen = range(start, stop if whole else max(stop, start + 1))
+            recording = self._pass(recording, chosen, resample and whole)
+            start, resample = chosen.stop, resample and not whole
+        return recording
 
     def _pass(self, recording: np.ndarray, chosen: range, resample: bool) -> np.ndarray:
         num_samples, num_channels = recording.shape
-        half = sum(len(self.filters[index]) // 2 for index in chosen)
+        half = self._half_length(chosen)
         reach = min(half + round(FADE_S * self.rate_hz) * resample, num_samples - 1)
         plan = self._plan(num_samples + 2 * max(half, reach), chosen, resample)
         num_out = self.num_out(num_samples) if resample else num_samples
@@ -205,7 +213,7 @@ class LinearChain:
         return out
 
     def _plan(self, needed: int, chosen: range, resample: bool) -> _Plan:
-        key = (needed, chosen.start, resample)
+        key = (needed, chosen, resample)
         if key not in self._plans:
             ratio = self.target_hz / self.rate_hz if resample else 1.0
             num_padded, num_resampled = fft_lengths(needed, ratio)
@@ -295,8 +303,8 @@ def _pad(recording: np.ndarray, half: int, reach: int, padded: np.ndarray) -> tu
 
 
 def _level_and_scale(recording: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each channel's mean and deviation as a power of two, (C,) float32 each, read from every 16th sample."""
-    sample = recording[::LEVEL_STEP]
+    """Gives each channel's mean and deviation as a power of two, (C,) float32 each, read from some samples."""
+    sample = recording[:: max(1, len(recording) // LEVEL_SAMPLES)]
     level, spread = sample.mean(axis=0), sample.std(axis=0)
     unseen = spread == 0
     if unseen.any():
