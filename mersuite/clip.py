@@ -104,6 +104,14 @@ class Signal:
         return self.data.shape[0] / self.rate_hz if self.rate_hz else 0.0
 
 
+def first_difference(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
+    """Gives the first two names that differ in more than case; None where none do or a side has no names."""
+    if names == others:  # nearly always, and then at once
+        return None
+    pairs = zip(names, others, strict=False)
+    return next(((one, other) for one, other in pairs if one.casefold() != other.casefold()), None)
+
+
 class WindowKey(NamedTuple):
     """Which stretch of which sample a row of a batch is; a whole sample starts at 0.0 and lasts 0.0 or its length."""
 

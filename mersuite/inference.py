@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mersuite import registry
-from mersuite.clip import Output, Prediction, Sample
+from mersuite.clip import Output, Prediction, Sample, first_difference
 from mersuite.config import RunConfig, build_run_config, to_plain
 from mersuite.data.datamodule import predict_loader
 from mersuite.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
                     f"stream {stream!r}: {clip_id} has {info.num_channels} channels at {info.rate_hz:g} Hz, but "
                     f"{first_clip} has {first.num_channels} at {first.rate_hz:g} Hz; all clips of a data set must agree"
                 )
-            if differ := _first_difference(first.ch_names, info.ch_names):
+            if differ := first_difference(first.ch_names, info.ch_names):
                 raise DataError(
                     f"stream {stream!r}: {clip_id} has {differ[1]!r} where {first_clip} has {differ[0]!r}; the "
                     "recordings of a data set need the same channels in the same order"
@@ -84,14 +84,6 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
                 f"model.encoders.{stream}=null"
             )
     return {stream: info for stream, (_, info) in found.items()}
-
-
-def _first_difference(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
-    """Gives the first two names that differ in more than case; None where none do or a side has no names."""
-    if names == others:  # nearly always, and then at once
-        return None
-    pairs = zip(names, others, strict=False)
-    return next(((one, other) for one, other in pairs if one.casefold() != other.casefold()), None)
 
 
 def build_network(
@@ -277,7 +269,7 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
                 f"{found.rate_hz:g} Hz, the network was trained on {wanted.num_channels} at {wanted.rate_hz:g} Hz; "
                 "use recordings of the same montage, or train on these"
             )
-        if differ := _first_difference(wanted.ch_names, found.ch_names):
+        if differ := first_difference(wanted.ch_names, found.ch_names):
             raise DataError(
                 f"the checkpoint does not fit the data: stream {stream!r} has {differ[1]!r} where the network was "
                 f"trained on {differ[0]!r}; bring the channels into the same order, or train on these"

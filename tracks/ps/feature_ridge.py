@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mersuite.clip import Sample
+from mersuite.clip import Sample, Signal, first_difference
 from mersuite.errors import DataError
 from mersuite.track import ReadFeatures
 from tracks.ps.ridge import Ridge, lagged_rows
@@ -26,6 +26,7 @@ class FeatureRidge:
     Attributes:
         streams: Feature streams at 1 Hz, side by side.
         widths: Features of each stream.
+        ch_names: Their names, in order.
         lag_s: The chosen lag in whole seconds.
         chosen: Streams that the chosen map reads.
         ridge: The map; weights of streams that were not chosen are zero.
@@ -34,6 +35,7 @@ class FeatureRidge:
     def __init__(self, streams: Sequence[str]) -> None:
         self.streams = tuple(streams)
         self.widths: dict[str, int] = {}
+        self.ch_names: dict[str, tuple[str, ...]] = {}
         self.lag_s = 0
         self.chosen: tuple[str, ...] = ()
         self.ridge = Ridge()
@@ -42,9 +44,10 @@ class FeatureRidge:
         """Fits on training pairs for every lag and choice of streams, and keeps what is best on validation pairs.
 
         Raises:
-            DataError: If there is no stream, no clip has one, one does not run at 1 Hz, or a side has no rows.
+            DataError: If there is no stream, no training clip has one, one does not run at 1 Hz or differs between
+                clips, or a side has no rows.
         """
-        self._find_widths([sample for sample, _ in (*train, *val)], features)
+        self._find_widths([sample for sample, _ in train], features)
         rows = {sample.sample_id: self.rows(sample, features) for sample, _ in (*train, *val)}
         longest = max(lags_s)
         best = np.inf
@@ -70,7 +73,7 @@ class FeatureRidge:
         A stream that the clip lacks is NaN.
 
         Raises:
-            DataError: If a stream does not run at 1 Hz.
+            DataError: If a stream does not run at 1 Hz, or has other features than in training.
         """
         num_seconds = round(sample.duration_s or 0.0)
         parts = []
@@ -85,9 +88,23 @@ class FeatureRidge:
                     "need features at 1 Hz; choose others with ps.ridge_streams, or set ps.target_lag_s and "
                     "ps.ridge_base=false"
                 )
+            self._check_features(sample, stream, signal)
             index = np.minimum(np.arange(num_seconds), len(signal.data) - 1)
             parts.append(signal.data[index])
         return np.concatenate(parts, axis=1)
+
+    def _check_features(self, sample: Sample, stream: str, signal: Signal) -> None:
+        if signal.data.shape[1] != self.widths[stream]:
+            raise DataError(
+                f"the ridge does not fit the data: stream {stream!r} of {sample.clip_id} has {signal.data.shape[1]} "
+                f"features, it was trained on {self.widths[stream]}; use recordings of the same montage, or train on "
+                "these"
+            )
+        if differ := first_difference(self.ch_names.get(stream, ()), signal.ch_names):
+            raise DataError(
+                f"the ridge does not fit the data: stream {stream!r} of {sample.clip_id} has {differ[1]!r} where it "
+                f"was trained on {differ[0]!r}; bring the channels into the same order, or train on these"
+            )
 
     def _find_widths(self, samples: Sequence[Sample], features: ReadFeatures) -> None:
         if not self.streams:
@@ -95,15 +112,15 @@ class FeatureRidge:
                 "ridge: the model reads no feature stream; name one with ps.ridge_streams, or leave ridge out with "
                 "evaluate=fused,constant,median,signal,prior,unseen_clips"
             )
-        self.widths = {}
+        self.widths, self.ch_names = {}, {}
         for stream in self.streams:
             found = next((signal for item in samples if (signal := features(item.clip_id, stream)) is not None), None)
             if found is None:
                 raise DataError(
-                    f"ridge: stream {stream!r} is missing from every clip; choose others with ps.ridge_streams, or "
-                    f"take it out with model.encoders.{stream}=null"
+                    f"ridge: stream {stream!r} is missing from every training clip; choose others with "
+                    f"ps.ridge_streams, or take it out with model.encoders.{stream}=null"
                 )
-            self.widths[stream] = found.data.shape[1]
+            self.widths[stream], self.ch_names[stream] = found.data.shape[1], found.ch_names
 
     def _choices(self) -> Iterator[tuple[str, ...]]:
         sizes = range(1, len(self.streams)) if len(self.streams) <= MOST_STREAMS else (1,)
@@ -141,6 +158,7 @@ class FeatureRidge:
         values = {
             "streams": list(self.streams),
             "widths": self.widths,
+            "ch_names": {name: list(names) for name, names in self.ch_names.items()},
             "lag_s": self.lag_s,
             "chosen": list(self.chosen),
             "alpha": alpha,
@@ -154,6 +172,7 @@ class FeatureRidge:
         self.ridge.alpha = float("nan") if values["alpha"] is None else float(values["alpha"])
         self.streams, self.chosen = tuple(values["streams"]), tuple(values["chosen"])
         self.widths = {str(name): int(width) for name, width in values["widths"].items()}
+        self.ch_names = {str(name): tuple(names) for name, names in values.get("ch_names", {}).items()}
         self.lag_s = int(values["lag_s"])
 
 

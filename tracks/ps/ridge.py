@@ -14,7 +14,8 @@ ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 class Ridge:
     """Ridge regression with standardised inputs; the penalty is chosen on validation rows by mean absolute error.
 
-    A NaN input counts as the feature's training mean, which adds nothing.
+    A NaN input counts as the feature's training mean, which adds nothing; a feature that is NaN in every training row
+    gets no weight.
 
     Attributes:
         means: (feature,) float64, training means of the inputs.
@@ -41,7 +42,7 @@ class Ridge:
                 "clips must be longer than the label lag (set ps.target_lag_s), and each side needs a group"
             )
         inputs, targets = train[0].astype(np.float64), train[1].astype(np.float64)
-        mean = np.nanmean(inputs, axis=0)
+        mean = np.nansum(inputs, axis=0) / np.maximum((~np.isnan(inputs)).sum(axis=0), 1)  # 0 where nobody has it
         self.means = mean
         inputs, seen = self._filled(inputs), self._filled(val[0])
         std = inputs.std(0)

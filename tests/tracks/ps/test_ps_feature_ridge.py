@@ -93,10 +93,51 @@ def test_stream_that_a_clip_lacks_adds_nothing(rng: np.random.Generator) -> None
 
 def test_stream_of_no_clip_or_of_another_rate_is_refused(rng: np.random.Generator) -> None:
     train, val, _, streams = made(rng, 0)
-    with pytest.raises(DataError, match=r"stream 'nix' is missing from every clip; .*ps\.ridge_streams"):
+    with pytest.raises(DataError, match=r"stream 'nix' is missing from every training clip; .*ps\.ridge_streams"):
         FeatureRidge(("nix",)).fit(train, val, reader_of({"nix": {}}), LAGS)
     with pytest.raises(DataError, match=r"stream 'good' runs at 2 Hz, .*need features at 1 Hz"):
         FeatureRidge(("good",)).fit(train, val, reader_of(streams, rate_hz=2.0), LAGS)
+
+
+def test_other_features_than_in_training_are_refused_after_loading_too(rng: np.random.Generator) -> None:
+    train, val, out, streams = made(rng, 0, num_noise=2)
+    fitted, ridge = FeatureRidge(("good", "noise")), FeatureRidge(())
+    fitted.fit(train, val, reader_of(streams), (0,))
+    arrays, values = fitted.state()
+    ridge.load_state(arrays, json.loads(json.dumps(values)))
+    sample = out[0][0]
+
+    def turned(clip_id: str, stream: str) -> Signal | None:
+        signal = reader_of(streams)(clip_id, stream)
+        assert signal is not None
+        return Signal(data=signal.data, rate_hz=1.0, ch_names=signal.ch_names[::-1])
+
+    with pytest.raises(DataError, match=r"stream 'good' of p10 has 'f2' where it was trained on 'f0'; bring the chan"):
+        ridge.predict(sample, turned)
+    streams["good"][sample.clip_id] = np.zeros((25, 5))
+    with pytest.raises(DataError, match=r"stream 'good' of p10 has 5 features, it was trained on 3; use recordings of"):
+        ridge.predict(sample, reader_of(streams))
+
+
+def test_stream_that_only_validation_people_have_is_refused(rng: np.random.Generator) -> None:
+    train, val, _, streams = made(rng, 0)
+    for sample, _ in train:
+        del streams["noise"][sample.clip_id]
+    with pytest.raises(DataError, match="stream 'noise' is missing from every training clip"):
+        FeatureRidge(("good", "noise")).fit(train, val, reader_of(streams), LAGS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_stream_that_only_clips_shorter_than_the_lag_have_gets_no_weight(rng: np.random.Generator) -> None:
+    train, val, out, streams = made(rng, 0, num_noise=2)
+    for sample, _ in train:
+        del streams["noise"][sample.clip_id]
+    short = sample_of("short", 2)
+    streams["good"]["short"], streams["noise"]["short"] = rng.normal(size=(2, 3)), rng.normal(size=(2, 2))
+    ridge = FeatureRidge(("good", "noise"))
+    ridge.fit([*train, (short, np.zeros((2, 2)))], val, reader_of(streams), (3,))
+    assert not ridge.ridge.weights[3:].any()
+    assert np.isfinite(ridge.predict(out[0][0], reader_of(streams))).all()
 
 
 def test_state_gives_the_same_answers(rng: np.random.Generator) -> None:
