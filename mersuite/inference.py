@@ -87,7 +87,7 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
 
 
 def build_network(
-    track: Track, config: RunConfig, context: BuildContext, *, load_weights: bool = True
+    track: Track, config: RunConfig, context: BuildContext, fitted: Fitted, *, load_weights: bool = True
 ) -> Network | None:
     """Builds backbone and head for what the data told; None for systems without a network.
 
@@ -95,12 +95,13 @@ def build_network(
         track: Gives the head.
         config: Names the parts.
         context: What the data told.
+        fitted: Fitted parts after fit or load_state.
         load_weights: Read ready-made weights that encoders name; False where a checkpoint's weights follow.
     """
     if not track.uses_network(config):
         return None
     backbone = build_backbone(config.model, context, load_weights=load_weights)
-    head = track.build_head(config, backbone.width, context)
+    head = track.build_head(config, backbone.width, context, fitted)
     if head is None:
         return None
     return Network(backbone, head)
@@ -208,7 +209,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     fitted.load_state(arrays, json.loads(content["fitted_values"]))
     context_values = json.loads(content["context"])
     context = None if context_values is None else build(BuildContext, context_values)
-    network = None if context is None else build_network(track, config, context, load_weights=False)
+    network = None if context is None else build_network(track, config, context, fitted, load_weights=False)
     if network is not None:
         try:
             network.load_state_dict(content["network"])

@@ -103,6 +103,11 @@ class Fitted(ABC):
         """What the network is trained towards for a training or validation sample."""
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the target's classes, known once fit was called; () for regression. BuildContext hands them on."""
+        return ()
+
+    @property
     def calibrates_on_train(self) -> bool:
         """Whether calibrate wants the outputs for training rows, too, which cost another pass over them."""
         return False
@@ -201,17 +206,31 @@ class Track(ABC):
         """Gives the unfitted parts of the configured system."""
 
     @abstractmethod
-    def build_head(self, config: RunConfig, width: int, context: BuildContext) -> nn.Module | None:
+    def build_head(self, config: RunConfig, width: int, context: BuildContext, fitted: Fitted) -> nn.Module | None:
         """Gives the head on a backbone of that width, or None for systems without a network.
 
         The head is called as head(fused, batch) and gives {name: tensor with batch first}.
+
+        Args:
+            config: The system's configuration.
+            width: Width of the backbone's tokens.
+            context: What the data told.
+            fitted: The fold's fitted parts after fit or load_state, such as embeddings of labels.
         """
 
     @abstractmethod
     def loss(
-        self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch
+        self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch, fitted: Fitted
     ) -> Mapping[str, torch.Tensor]:
-        """Gives loss terms by name, each a scalar; their sum is minimised."""
+        """Gives loss terms by name, each a scalar; their sum is minimised.
+
+        Args:
+            config: The system's configuration.
+            output: What the head gave.
+            fused: What the head was given.
+            batch: Targets and weights.
+            fitted: The fold's fitted parts after fit, such as weights of classes.
+        """
 
     @abstractmethod
     def evaluations(self, config: RunConfig) -> list[Evaluation]:

@@ -101,7 +101,7 @@ class Case:
             streams[name] = StreamInfo(num_channels=num_channels, rate_hz=rate_hz, ch_names=names)
         window_s = self.config.data.window_s
         context = BuildContext(streams=streams, window_s=window_s, token_rate_hz=track.token_rate_hz)
-        network = build_network(track, self.config, context)
+        network = build_network(track, self.config, context, track.fitted(self.config))
         if network is None:
             raise SystemExit("the configured system has no network")
         return network.train()
@@ -148,7 +148,8 @@ class EpochTimer(pl.Callback):
 def train_by_mersuite(case: Case, num_epochs: int) -> tuple[list[float], Network]:
     """Seconds of each epoch, and the network, by the module, data module and Trainer that `mersuite fit` uses."""
     config = replace(case.config, trainer=replace(case.config.trainer, max_epochs=num_epochs))
-    module = SupervisedModule(case.network(), registry.load("ps"), config, lambda outputs: {"mae": 0.0})
+    track = registry.load("ps")
+    module = SupervisedModule(case.network(), track, config, track.fitted(config), lambda outputs: {"mae": 0.0})
     data = WindowDataModule(
         config,
         train=case.samples,
@@ -167,6 +168,7 @@ def train_by_mersuite(case: Case, num_epochs: int) -> tuple[list[float], Network
 def train_bare(case: Case, num_epochs: int) -> tuple[list[float], Network]:
     """Seconds of each epoch, and the network, by a loop without anything around it."""
     config, track = case.config, registry.load("ps")
+    fitted = track.fitted(config)
     network = case.network()
     loader = train_loader(config, case.samples, case.streams, case.target_of, seed=0, rank=0, world_size=1)
     optimizer = build_optimizer(network, config.optim)
@@ -182,7 +184,7 @@ def train_bare(case: Case, num_epochs: int) -> tuple[list[float], Network]:
         for batch in loader:
             optimizer.zero_grad()
             output, fused = network(batch)
-            loss = torch.stack(list(track.loss(config, output, fused, batch).values())).sum()
+            loss = torch.stack(list(track.loss(config, output, fused, batch, fitted).values())).sum()
             loss.backward()
             if config.trainer.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), config.trainer.gradient_clip)

@@ -101,8 +101,8 @@ def train_fold(run: FoldRun) -> Checkpoint:
     fitted.fit(train, val, run.reader.get)
     network, context = None, None
     if run.track.uses_network(run.config):
-        context = build_context(run.track, run.config, run.reader, train)
-        network = build_network(run.track, run.config, context)
+        context = build_context(run.track, run.config, run.reader, train, classes=fitted.classes)
+        network = build_network(run.track, run.config, context, fitted)
     if network is not None:
         network = _train_network(run, network, fitted, train, val)
     seen = known_outputs(run, fitted, network, train) if fitted.calibrates_on_train else []
@@ -134,12 +134,20 @@ def known_outputs(
     return [(item, output) for item in samples if (output := raw[item.sample_id]) is not None]
 
 
-def build_context(track: Track, config: RunConfig, reader: FeatureReader, samples: Sequence[Sample]) -> BuildContext:
-    """Collects what a network is shaped by from the data and the track."""
+def build_context(
+    track: Track,
+    config: RunConfig,
+    reader: FeatureReader,
+    samples: Sequence[Sample],
+    *,
+    classes: tuple[str, ...] = (),
+) -> BuildContext:
+    """Collects what a network is shaped by from the data, the track and the classes that its fitted parts found."""
     return BuildContext(
         streams=describe_streams(reader, samples, config.model.encoders),
         window_s=config.data.window_s,
         token_rate_hz=track.token_rate_hz,
+        classes=classes,
     )
 
 
@@ -169,7 +177,7 @@ def _train_network(
         return run.track.metrics(answers, targets)
 
     if not (run.folder / TRAINED).is_file():
-        _fit_network(run, SupervisedModule(network, run.track, run.config, score_val), fitted, train, val)
+        _fit_network(run, SupervisedModule(network, run.track, run.config, fitted, score_val), fitted, train, val)
     state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
     network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
     return network.eval()

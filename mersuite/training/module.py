@@ -12,7 +12,7 @@ from mersuite.clip import Batch, Output
 from mersuite.config import RunConfig
 from mersuite.inference import gather
 from mersuite.models.network import Network, outputs_of
-from mersuite.track import Track
+from mersuite.track import Fitted, Track
 from mersuite.training.optim import build_optimizer, schedule_factor
 
 Scorer = Callable[[Sequence[Output]], Mapping[str, float]]
@@ -26,21 +26,23 @@ class SupervisedModule(pl.LightningModule):
         network: Backbone and head.
         track: Gives the loss.
         config: The run's configuration.
+        fitted: The fold's fitted parts, which the loss may read.
         score_val: Merges, decodes and scores the validation outputs.
     """
 
-    def __init__(self, network: Network, track: Track, config: RunConfig, score_val: Scorer) -> None:
+    def __init__(self, network: Network, track: Track, config: RunConfig, fitted: Fitted, score_val: Scorer) -> None:
         super().__init__()
         self.network = network
         self._track = track
         self._run_config = config
+        self._fitted = fitted
         self._score_val = score_val
         self._val_outputs: list[Output] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Gives the sum of the track's and the fusion's loss terms, and logs each."""
         output, fused = self.network(batch)
-        terms = {**self._track.loss(self._run_config, output, fused, batch), **fused.losses}
+        terms = {**self._track.loss(self._run_config, output, fused, batch, self._fitted), **fused.losses}
         total = torch.stack([term.float() for term in terms.values()]).sum()
         self.log("train/loss", total.detach(), on_epoch=True, on_step=False, sync_dist=True, batch_size=len(batch))
         if len(terms) > 1:

@@ -55,7 +55,8 @@ def test_noise_does_not_tell_a_temporal_network_when_a_clip_began() -> None:
     info = StreamInfo(num_channels=len(CH_NAMES), rate_hz=1.0, ch_names=CH_NAMES)
     track = registry.load("ps")
     context = BuildContext(streams={"fnirs_stats": info}, window_s=config.data.window_s, token_rate_hz=1.0)
-    network = build_network(track, config, context)
+    fitted = track.fitted(config)
+    network = build_network(track, config, context, fitted)
     assert network is not None
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     loader = train_loader(
@@ -66,7 +67,7 @@ def test_noise_does_not_tell_a_temporal_network_when_a_clip_began() -> None:
         for batch in loader:
             output, fused = network.train()(batch)
             optimizer.zero_grad()
-            sum(track.loss(config, output, fused, batch).values()).backward()
+            sum(track.loss(config, output, fused, batch, fitted).values()).backward()
             optimizer.step()
     found = network_outputs(network, config, others, reader)
     answers = [found[item.sample_id].values[TARGET] for item in others]

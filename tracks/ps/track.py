@@ -74,7 +74,7 @@ class PsTrack(Track):
         """Whether the system is signal or fused."""
         return config.options.correction_kind == "network"
 
-    def build_head(self, config: RunConfig, width: int, context: BuildContext) -> PsHead | None:
+    def build_head(self, config: RunConfig, width: int, context: BuildContext, fitted: Fitted) -> PsHead | None:
         """Gives the zero-initialised residual head."""
         options: PsConfig = config.options
         if not self.uses_network(config):
@@ -82,7 +82,7 @@ class PsTrack(Track):
         return PsHead(width, scale=options.head_scale, dropout=options.head_dropout, valence_only=options.valence_only)
 
     def loss(
-        self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch
+        self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch, fitted: Fitted
     ) -> Mapping[str, torch.Tensor]:
         """Gives the configured loss between the correction and what the offset leaves, in units of the head's scale."""
         from mersuite.losses import regression_loss
@@ -166,7 +166,7 @@ class PsTrack(Track):
         """Scores tables joined by row id."""
         if request.options:
             name = next(iter(request.options))
-            raise ConfigError(f"mersuite score: unknown key {name!r} for track ps; {did_you_mean(name, ['json'])}")
+            raise ConfigError(f"score: unknown key {name!r} for track ps; {did_you_mean(name, ['json'])}")
         return score_tables(pred, target)
 
     # ---- report

@@ -194,7 +194,7 @@ def checkpoint_of(data: Path, overrides: list[str], files: list[str] = []) -> Ch
     samples = [item for item in found.samples if features.get(item.clip_id, "eeg_bands") is not None]
     fitted.fit(samples, samples[:1], features.get)
     context = build_context(track, config, features, samples) if track.uses_network(config) else None
-    network = None if context is None else build_network(track, config, context)
+    network = None if context is None else build_network(track, config, context, fitted)
     if network is not None:
         torch.nn.init.normal_(network.head.linear.weight, std=0.3)
         network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from mersuite.errors import ConfigError
 from mersuite.inference import answer_with, load_checkpoint
 from mersuite.run_folder import read_curve
 from mersuite.training.folds import BEST, finished_fold, seed_of, train_fold
+from tracks.ps.fitted import PsFitted
+from tracks.ps.track import PsTrack
 
 
 class Stop(Exception):
@@ -130,3 +133,31 @@ def test_fold_of_other_data_is_not_continued(tmp_path: Path, finished: bool, cha
 def test_seed_depends_on_seed_evaluation_and_fold() -> None:
     seeds = {seed_of(seed, name, fold) for seed in (0, 1) for name in ("signal", "fused") for fold in (0, 1)}
     assert len(seeds) == 8
+
+
+def test_head_loss_and_context_see_the_fitted_parts_after_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def classes(fitted: PsFitted) -> tuple[str, ...]:
+        return ("low", "high") if fitted.prior.median[0] != 0 else ()
+
+    def spy(name: str) -> None:
+        method = getattr(PsTrack, name)
+        fitted_at = list(inspect.signature(method).parameters).index("fitted")
+
+        def spied(*given):
+            seen.append((name, given[fitted_at].classes))
+            return method(*given)
+
+        monkeypatch.setattr(PsTrack, name, spied)
+
+    monkeypatch.setattr(PsFitted, "classes", property(classes))
+    spy("build_head")
+    spy("loss")
+    train_fold(make_run(tmp_path / "fold", make_config("ps.system=signal", "trainer.max_epochs=1")))
+    assert set(seen) == {("build_head", ("low", "high")), ("loss", ("low", "high"))}
+    seen.clear()
+    checkpoint = load_checkpoint(tmp_path / "fold" / BEST)
+    assert seen == [("build_head", ("low", "high"))]
+    assert checkpoint.context is not None
+    assert checkpoint.context.classes == ("low", "high")
