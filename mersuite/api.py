@@ -82,6 +82,37 @@ def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
     return _prepare(run_config, data, _extractors(run_config))
 
 
+def store_info(path: Path) -> dict[str, Any]:
+    """Gives what a store holds: its size and, for each stream, clips, entries and bytes.
+
+    Raises:
+        StoreError: If there is no store, or it is damaged.
+    """
+    from mersuite.prepare import upkeep
+
+    return upkeep.describe(path)
+
+
+def store_verify(path: Path, *, remove: bool = False) -> dict[str, Any]:
+    """As `prepare.upkeep.verify`: compares every entry with its checksum, and deletes damaged ones if asked."""
+    from mersuite.prepare import upkeep
+
+    return upkeep.verify(path, remove=remove)
+
+
+def store_prune(run_config: RunConfig) -> dict[str, Any]:
+    """Deletes stored streams for which this configuration has others of the same clip, prepared already.
+
+    Raises:
+        DataError: If data are missing or malformed.
+        StoreError: If there is no store, or another process is writing it.
+    """
+    from mersuite.prepare import upkeep
+
+    data = registry.load(run_config.track).read(run_config.data, "all")
+    return upkeep.prune(run_config.store_path, data.clips, _extractors(run_config))
+
+
 def _extractors(run_config: RunConfig, streams: Sequence[str] | None = None) -> dict[str, Extractor]:
     from mersuite import catalog
 

@@ -115,6 +115,33 @@ def _prepare(own: dict[str, str], words: list[str], action: str) -> Shown:
     return coverage.summary(), _table("prepared", columns, rows)
 
 
+def _store(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    if action == "prune":
+        if "path" in own or "track" not in own:
+            raise ConfigError("mersuite store prune: need track=NAME data.root=DIR store.path=DIR, and no path=")
+        result = api.store_prune(_config(own, words))
+        return result, f"{result['num_deleted']} superseded entries deleted, {result['num_entries']} left"
+    if not action or "path" not in own or words or "track" in own:
+        raise ConfigError("mersuite store: need info path=DIR, verify path=DIR, or prune track=NAME data.root=DIR")
+    if action == "info":
+        result = api.store_info(Path(own["path"]))
+        rows = [[*list(item.values())[:-1], f"{item['size_bytes'] / 2**20:.1f}"] for item in result["streams"]]
+        columns = ["data set", "stream", "clips", "entries", "MiB"]
+        return result, _table(f"{result['path']}: {result['size_bytes'] / 2**20:.1f} MiB", columns, rows)
+    result = api.store_verify(Path(own["path"]), remove=flag(own, "remove"))
+    if result["ok"]:
+        return result, f"{result['num_entries']} entries, all whole"
+    last = f"{result['num_removed']} removed; `mersuite prepare` makes them again"
+    if not result["num_removed"]:
+        last = f"{len(result['damaged'])} damaged; remove=true deletes them, and `mersuite prepare` makes them again"
+    return result, [
+        _table("damaged", ["entry", "problem"], [(i["clip_id"], i["problem"]) for i in result["damaged"]]),
+        last,
+    ]
+
+
 def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
@@ -260,6 +287,17 @@ VERBS: dict[str, Verb] = {
         keys=CONFIG,
         takes_config=True,
         more=f"{DATA}, store.path=DIR; {REST}",
+    ),
+    "store": Verb(
+        run=_store,
+        help="look after a store: info and verify path=DIR; prune track=NAME data.root=DIR",
+        keys={
+            "path": "store folder, for info and verify",
+            "remove": "true: verify deletes damaged entries",
+            "track": "for prune, with data.root= and store.path= as for prepare",
+        },
+        takes_config=True,
+        actions=("info", "verify", "prune"),
     ),
     "fit": Verb(
         run=_fit,
