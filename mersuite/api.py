@@ -196,11 +196,15 @@ def predict(
         evaluation: Which of the run's systems; None for the main one.
         overrides: data.root, data.manifest, store.path and runtime.* only; everything else is the checkpoint's.
 
+    Returns:
+        out, num_samples, num_models, evaluation, traits, and notes: what a user should know, such as streams of the
+        network that no clip has.
+
     Raises:
         ConfigError: If the checkpoint or an override does not fit.
         DataError: If the data do not fit the checkpoint.
     """
-    from mersuite.inference import answer, find_checkpoints, load_checkpoint
+    from mersuite.inference import answer, check_fits, find_checkpoints, lacking_note, load_checkpoint
     from mersuite.predictions import PredictionHeader, write_predictions
     from mersuite.provenance import versions
     from mersuite.training.pretrain import pretrained_on
@@ -217,6 +221,7 @@ def predict(
     require_samples(data, split if split != "train" else "all")
     reader = _ready_reader(first.config, data)
     predictions = answer(checkpoints, data.samples, reader)
+    lacking = check_fits(first, reader, data.samples)
     traits = dict(first.track.traits(first.config))
     pretrained = pretrained_on(first.config, data.samples) if first.network is not None else None
     header = PredictionHeader(
@@ -234,6 +239,7 @@ def predict(
         "num_models": len(checkpoints),
         "evaluation": first.evaluation,
         "traits": dict(header.traits),
+        "notes": [lacking_note(lacking)] if lacking else [],
     }
 
 

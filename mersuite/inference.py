@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from mersuite.schema import build, plain
 from mersuite.tables import average_outputs, merge_windows
 from mersuite.track import Fitted, Track
 
+_log = logging.getLogger(__name__)
 FORMAT_KEY = "mersuite_checkpoint"
 FORMAT_VERSION = 1
 
@@ -54,8 +56,10 @@ class Checkpoint:
     context: BuildContext | None
 
 
-def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: Iterable[str]) -> dict[str, StreamInfo]:
-    """Gives width, rate and names of streams, checked over all samples.
+def describe_streams(
+    reader: FeatureReader, samples: Sequence[Sample], streams: Iterable[str], *, may_lack: bool = False
+) -> dict[str, StreamInfo]:
+    """Gives width, rate and names of streams, checked over all samples; with may_lack, of those that are there.
 
     Raises:
         DataError: If no sample has a stream, or samples disagree on its width, its rate, or the order of its channels.
@@ -66,7 +70,12 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
             signal = reader.get(clip_id, stream)
             if signal is None:
                 continue
-            info = StreamInfo(num_channels=signal.data.shape[1], rate_hz=signal.rate_hz, ch_names=signal.ch_names)
+            info = StreamInfo(
+                num_channels=signal.data.shape[1],
+                rate_hz=signal.rate_hz,
+                ch_names=signal.ch_names,
+                dtype=str(signal.data.dtype),
+            )
             first_clip, first = found.setdefault(stream, (clip_id, info))
             if (first.num_channels, first.rate_hz) != (info.num_channels, info.rate_hz):
                 raise DataError(
@@ -78,7 +87,7 @@ def describe_streams(reader: FeatureReader, samples: Sequence[Sample], streams: 
                     f"stream {stream!r}: {clip_id} has {differ[1]!r} where {first_clip} has {differ[0]!r}; the "
                     "recordings of a data set need the same channels in the same order"
                 )
-        if stream not in found:
+        if stream not in found and not may_lack:
             raise DataError(
                 f"stream {stream!r}: no clip has it; add its recordings, or take it out with "
                 f"model.encoders.{stream}=null"
@@ -132,24 +141,40 @@ def choose_device(config: RunConfig) -> torch.device:
 
 
 def network_outputs(
-    network: Network, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
+    network: Network,
+    config: RunConfig,
+    samples: Sequence[Sample],
+    reader: FeatureReader,
+    known: Mapping[str, StreamInfo] | None = None,
 ) -> dict[str, Output]:
     """Runs a network over all windows of the samples and merges them; processes of a group share the work.
+
+    Args:
+        network: The network.
+        config: data.*, trainer.batch_size, runtime.* and the streams of model.encoders are read.
+        samples: What to answer.
+        reader: Their streams.
+        known: What the network was built for, where it may meet data that lack one of its streams.
 
     Returns:
         Sample id to merged raw output, for every sample, in every process.
     """
     device = choose_device(config)
     rank, world_size = _place_in_group()
-    loader = predict_loader(config, samples, reader, rank=rank, world_size=world_size)
+    loader = predict_loader(config, samples, reader, rank=rank, world_size=world_size, known=known)
     return merge_windows(gather(run_windows(network, loader, device)), samples)
 
 
 def raw_outputs(
-    fitted: Fitted, network: Network | None, config: RunConfig, samples: Sequence[Sample], reader: FeatureReader
+    fitted: Fitted,
+    network: Network | None,
+    config: RunConfig,
+    samples: Sequence[Sample],
+    reader: FeatureReader,
+    known: Mapping[str, StreamInfo] | None = None,
 ) -> dict[str, Output | None]:
     """Gives every sample's raw output: the network's with what fitted parts add, or what stands in for it."""
-    given = network_outputs(network, config, samples, reader) if network is not None else {}
+    given = network_outputs(network, config, samples, reader, known) if network is not None else {}
     return {item.sample_id: fitted.raw_output(item, reader.get, given.get(item.sample_id)) for item in samples}
 
 
@@ -253,17 +278,27 @@ def find_checkpoints(ckpt: Path, evaluation: str | None) -> list[Path]:
     return paths
 
 
-def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[Sample]) -> None:
+def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[Sample]) -> tuple[str, ...]:
     """Compares what a network was built for with what the data has.
 
+    Returns:
+        The network's streams that no sample has. It answers without them, as it does for a clip that lacks one.
+
     Raises:
-        DataError: If a stream's width, rate or order of channels differs.
+        DataError: If a stream's width, rate or order of channels differs, or no sample has any stream.
     """
     if checkpoint.context is None:
-        return
-    there = describe_streams(reader, samples, checkpoint.context.streams)
-    for stream, wanted in checkpoint.context.streams.items():
-        found = there[stream]
+        return ()
+    wanted_streams = checkpoint.context.streams
+    there = describe_streams(reader, samples, wanted_streams, may_lack=True)
+    lacking = tuple(stream for stream in wanted_streams if stream not in there)
+    if not there:
+        raise DataError(
+            f"the checkpoint does not fit the data: no clip has {', '.join(lacking)}, which is all that the network "
+            "was trained on; add recordings (`mersuite check` lists what is there)"
+        )
+    for stream, found in there.items():
+        wanted = wanted_streams[stream]
         if (found.num_channels, found.rate_hz) != (wanted.num_channels, wanted.rate_hz):
             raise DataError(
                 f"the checkpoint does not fit the data: stream {stream!r} has {found.num_channels} channels at "
@@ -275,11 +310,13 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
                 f"the checkpoint does not fit the data: stream {stream!r} has {differ[1]!r} where the network was "
                 f"trained on {differ[0]!r}; bring the channels into the same order, or train on these"
             )
+    return lacking
 
 
 def final_outputs(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> dict[str, Output]:
     """Gives one fold's outputs in the form that may be averaged over folds, by sample id."""
-    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader)
+    known = None if checkpoint.context is None else checkpoint.context.streams
+    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader, known)
     return {item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples}
 
 
@@ -288,12 +325,27 @@ def answer_with(checkpoint: Checkpoint, samples: Sequence[Sample], reader: Featu
     return decoded(checkpoint.track, checkpoint.config, samples, final_outputs(checkpoint, samples, reader))
 
 
+def lacking_note(streams: Sequence[str]) -> str:
+    """Says which streams a network had to do without."""
+    return (
+        f"no clip has {', '.join(streams)}, which the network was trained with: it answered from the other streams "
+        "alone; add recordings, or fit a model without them"
+    )
+
+
 def answer(checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader: FeatureReader) -> list[Prediction]:
-    """Predicts samples with the average of several folds' outputs, decoded once."""
+    """Predicts samples with the average of several folds' outputs, decoded once.
+
+    Raises:
+        DataError: As check_fits does.
+    """
     per_fold: list[Mapping[str, Output]] = []
+    lacking: dict[str, None] = {}
     for checkpoint in checkpoints:
-        check_fits(checkpoint, reader, samples)
+        lacking |= dict.fromkeys(check_fits(checkpoint, reader, samples))
         per_fold.append(final_outputs(checkpoint, samples, reader))
+    if lacking:
+        _log.warning("%s", lacking_note(tuple(lacking)))
     first = checkpoints[0]
     return decoded(first.track, first.config, samples, average_outputs(per_fold))
 

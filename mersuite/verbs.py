@@ -177,7 +177,8 @@ def _predict(own: dict[str, str], words: list[str], action: str) -> Shown:
         evaluation=own.get("evaluation"),
         overrides=words,
     )
-    return result, f"{result['num_samples']} predictions of {result['num_models']} models in {own['out']}"
+    last = f"{result['num_samples']} predictions of {result['num_models']} models in {own['out']}"
+    return result, [*result["notes"], last]
 
 
 def _export(own: dict[str, str], words: list[str], action: str) -> Shown:

@@ -18,6 +18,7 @@ from mersuite.config import RunConfig
 from mersuite.data.collate import as_is
 from mersuite.data.dataset import SignalReader, TargetOf, WindowDataset
 from mersuite.data.windows import last_start_s, plan_windows
+from mersuite.models.base import StreamInfo
 
 
 class ShuffledWindows(Sampler[WindowKey]):
@@ -123,17 +124,24 @@ def eval_loader(
     *,
     rank: int,
     world_size: int,
+    known: Mapping[str, StreamInfo] | None = None,
 ) -> DataLoader:
-    """Gives every window of the samples once, spread over the ranks."""
-    dataset = WindowDataset(samples, _plan(config, samples), reader, config.model.encoders, target_of)
+    """Gives every window of the samples once, spread over the ranks; known: as of WindowDataset."""
+    dataset = WindowDataset(samples, _plan(config, samples), reader, config.model.encoders, target_of, known=known)
     return _loader(config, dataset, RankShare(len(dataset), rank=rank, world_size=world_size), config.seed)
 
 
 def predict_loader(
-    config: RunConfig, samples: Sequence[Sample], reader: SignalReader, *, rank: int, world_size: int
+    config: RunConfig,
+    samples: Sequence[Sample],
+    reader: SignalReader,
+    *,
+    rank: int,
+    world_size: int,
+    known: Mapping[str, StreamInfo] | None = None,
 ) -> DataLoader:
-    """Gives every window of the samples once, without targets."""
-    return eval_loader(config, samples, reader, None, rank=rank, world_size=world_size)
+    """Gives every window of the samples once, without targets; known: as of WindowDataset."""
+    return eval_loader(config, samples, reader, None, rank=rank, world_size=world_size, known=known)
 
 
 def _plan(config: RunConfig, samples: Sequence[Sample]) -> list[WindowKey]:

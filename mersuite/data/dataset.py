@@ -13,6 +13,7 @@ from mersuite.clip import Batch, Sample, Signal, WindowKey
 from mersuite.data.collate import pad_rows, stack_targets
 from mersuite.data.windows import window_rows
 from mersuite.errors import DataError
+from mersuite.models.base import StreamInfo
 
 _MAX_OPEN = 16_384
 """Streams kept open between batches. They are views and cost some 600 bytes each; finding one again costs 10 us."""
@@ -53,9 +54,11 @@ class WindowDataset(torch.utils.data.Dataset):
         reader: Gives stored streams.
         streams: Which streams.
         target_of: Gives a sample's target, called once a sample here and now; None where there is none to give.
+        known: What a trained network knows of its streams; one that no clip has then is missing from every row.
 
     Raises:
-        DataError: If there is no sample, no clip has a stream, or targets do not fit each other or their sample.
+        DataError: If there is no sample, no clip has a stream that is not known either, or targets do not fit each
+            other or their sample.
     """
 
     def __init__(
@@ -65,13 +68,15 @@ class WindowDataset(torch.utils.data.Dataset):
         reader: SignalReader,
         streams: Collection[str],
         target_of: TargetOf | None,
+        *,
+        known: Mapping[str, StreamInfo] | None = None,
     ) -> None:
         if not samples or not windows:
             raise DataError("there is no sample to load; check the folds (cv.*) and `mersuite check`")
         self.windows = list(windows)
         self._samples = {sample.sample_id: sample for sample in samples}
         self._reader = reader
-        self._layouts = {stream: _layout_of(reader, stream) for stream in streams}
+        self._layouts = {stream: _layout_of(reader, stream, known or {}) for stream in streams}
         self._targets = {} if target_of is None else {item.sample_id: dict(target_of(item)) for item in samples}
         self._target_names = _common_names(self._targets)
         self._text_names = sorted({name for sample in samples for name in sample.texts})
@@ -156,8 +161,11 @@ class WindowDataset(torch.utils.data.Dataset):
         return array[first : first + count]
 
 
-def _layout_of(reader: SignalReader, stream: str) -> _Layout:
+def _layout_of(reader: SignalReader, stream: str, known: Mapping[str, StreamInfo]) -> _Layout:
     signal = reader.example(stream)
+    if signal is None and stream in known:
+        info = known[stream]
+        return _Layout(num_channels=info.num_channels, rate_hz=info.rate_hz, dtype=np.dtype(info.dtype))
     if signal is None:
         raise DataError(
             f"stream {stream!r}: no clip has it; take it out with model.encoders.{stream}=null or add its recordings"

@@ -23,11 +23,13 @@ class StreamInfo:
         num_channels: Channels, features or vector width.
         rate_hz: Rows per second; 0.0 for one vector a clip.
         ch_names: One a channel; () where channels have no names.
+        dtype: "float32", or "int64" for token ids.
     """
 
     num_channels: int
     rate_hz: float
     ch_names: tuple[str, ...] = ()
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,23 @@ def test_names_may_differ_in_case() -> None:
     reader = SubjectFeatures({("a", "x"): signal(), ("b", "x"): signal(lower)})
     assert describe_streams(reader, samples("a", "b"), ["x"])["x"].ch_names == NAMES
     check_fits(checkpoint(StreamInfo(num_channels=3, rate_hz=1.0, ch_names=lower)), reader, samples("a"))
+
+
+def test_stream_that_no_clip_has_is_named_and_the_rest_still_compared() -> None:
+    there = StreamInfo(num_channels=3, rate_hz=1.0, ch_names=NAMES)
+    gone = StreamInfo(num_channels=2, rate_hz=5.0)
+    system = checkpoint(there)
+    both = replace(system, context=BuildContext(streams={"x": there, "gone": gone}))
+    reader = SubjectFeatures({("a", "x"): signal()})
+    assert check_fits(system, reader, samples("a", "b")) == ()
+    assert check_fits(both, reader, samples("a", "b")) == ("gone",)
+    with pytest.raises(DataError, match=r"does not fit the data: .* has 3 channels"):
+        check_fits(both, SubjectFeatures({("a", "x"): signal(), ("a", "gone"): signal()}), samples("a"))
+
+
+def test_data_with_no_stream_of_the_network_are_refused() -> None:
+    with pytest.raises(DataError, match=r"does not fit the data: no clip has x, which is all .*`mersuite check`"):
+        check_fits(checkpoint(StreamInfo(num_channels=3, rate_hz=1.0)), SubjectFeatures({}), samples("a"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mersuite.data.dataset import WindowDataset
 from mersuite.data.windows import plan_windows
 from mersuite.errors import DataError
 from mersuite.models.backbone import build_backbone
-from mersuite.models.base import BuildContext
+from mersuite.models.base import BuildContext, StreamInfo
 from mersuite.models.network import Network, run_windows
 from mersuite.schema import build
 from mersuite.tables import average_outputs, merge_windows
@@ -45,12 +45,14 @@ class CarriedFold:
         fitted: Its fitted parts.
         network: Its network in evaluation mode; None for systems without one.
         streams: Streams that network and fitted parts read.
+        known: What the network was built for; people of whom a stream was not recorded are answered without it.
     """
 
     config: RunConfig
     fitted: PsFitted
     network: Network | None
     streams: tuple[str, ...]
+    known: Mapping[str, StreamInfo]
 
 
 class SubjectFeatures:
@@ -128,8 +130,10 @@ def _load_fold(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Car
     fitted.load_state(_below(arrays, "fitted/"), meta["fitted"])
     streams: tuple[str, ...] = fitted.ridge.streams if fitted.uses_ridge else ()
     network = None
+    known: Mapping[str, StreamInfo] = {}
     if meta["context"] is not None:
         context = build(BuildContext, meta["context"])
+        known = context.streams
         backbone = build_backbone(config.model, context, load_weights=False)
         head = PsHead(
             backbone.width,
@@ -142,7 +146,7 @@ def _load_fold(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Car
         network.load_state_dict(state)
         network.eval()
         streams = (*streams, *config.model.encoders)
-    return CarriedFold(config=config, fitted=fitted, network=network, streams=streams)
+    return CarriedFold(config=config, fitted=fitted, network=network, streams=streams, known=known)
 
 
 def _answer_subject(
@@ -166,7 +170,7 @@ def _network_outputs(
 ) -> dict[str, Output]:
     batch_size = fold.config.trainer.batch_size
     windows = plan_windows(samples, fold.config.data.window_s, fold.config.data.stride_s)
-    dataset = WindowDataset(samples, windows, features, fold.config.model.encoders, None)
+    dataset = WindowDataset(samples, windows, features, fold.config.model.encoders, None, known=fold.known)
     batches = (
         dataset.__getitems__(range(start, min(start + batch_size, len(dataset))))
         for start in range(0, len(dataset), batch_size)

@@ -12,6 +12,7 @@ from mersuite.data import dataset as dataset_module
 from mersuite.data.dataset import WindowDataset
 from mersuite.data.windows import plan_windows
 from mersuite.errors import DataError
+from mersuite.models.base import StreamInfo
 
 FNIRS_HZ = 1000 / 21
 
@@ -85,6 +86,16 @@ def test_a_batch_is_the_same_read_at_once_or_row_by_row(dataset: WindowDataset) 
         for name, stream in single.streams.items():
             assert torch.equal(stream[0], whole.streams[name][row])
             assert torch.equal(single.masks[name][0], whole.masks[name][row])
+
+
+def test_a_stream_that_no_clip_has_is_shaped_as_the_caller_knows_it(reader: Memory) -> None:
+    samples = make_samples({"a": 25.0, "b": 31.0})
+    known = {"gone": StreamInfo(num_channels=3, rate_hz=5.0), "eeg": StreamInfo(num_channels=9, rate_hz=1.0)}
+    dataset = WindowDataset(samples, plan_windows(samples, 10, 5), reader, ["eeg", "gone"], None, known=known)
+    batch = dataset.__getitems__([0, 1, 2])
+    assert batch.streams["gone"].shape == (3, 50, 3) and batch.streams["gone"].dtype == torch.float32
+    assert not batch.streams["gone"].any() and not batch.masks["gone"].any()
+    assert batch.streams["eeg"].shape == (3, 2000, 2) and batch.masks["eeg"].all()  # what is there says it itself
 
 
 def test_each_stream_of_a_clip_is_opened_once(dataset: WindowDataset, reader: Memory) -> None:
