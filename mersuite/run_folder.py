@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from mersuite.clip import Sample
 from mersuite.config import RunConfig, read_yaml, to_plain
 from mersuite.errors import ConfigError, MersuiteError
 from mersuite.provenance import command, git_commit, versions, without_password
 
 _NOT_COMPARED = ("run", "runtime", "store", "sweep", "evaluate")
 _PLACES = ("root", "manifest")
+_ROWS = "rows.json"
 
 
 def is_first_process() -> bool:
@@ -155,14 +159,52 @@ def started_run(config: RunConfig, *, pretraining: bool = False) -> Iterator[Ope
 
 def _check_kind(path: Path, pretraining: bool) -> None:
     """Refuses to go on with a run of the other kind; a folder with nothing but its configuration may become either."""
-    if {item.name for item in path.iterdir() if not item.name.startswith(".")} == {"config.yaml"}:
+    names = {item.name for item in path.iterdir() if not item.name.startswith(".")}
+    if names == {"config.yaml"}:
         return
-    held = "pretraining" in read_run_json(path) if (path / "run.json").is_file() else False
+    held = "pretraining" in read_run_json(path) if "run.json" in names else _ROWS in names
     if held != pretraining:
         kinds = ("a run that evaluates systems", "a run of pretraining")
         raise ConfigError(
             f"run.dir: {path} holds {kinds[held]}, and this would be {kinds[pretraining]}; choose another folder"
         )
+
+
+def claim_folder(folder: Path, data: Mapping[str, str]) -> None:
+    """Notes in a folder what it is made from, or makes sure that this is what was noted there.
+
+    Why: places are no part of what a resumed run compares, and with other people in the data the same fold holds out
+    other rows. Finished folds would then be scored on people that the others were trained on.
+
+    Args:
+        folder: Of one fold, or of pretraining.
+        data: What it is called in messages, to its digest.
+
+    Raises:
+        ConfigError: If something differs.
+    """
+    noted = folder / _ROWS
+    if not noted.is_file():
+        write_json(noted, data)
+        return
+    before = json.loads(noted.read_text(encoding="utf-8"))
+    changed = [name for name, digest in data.items() if before.get(name) != digest]
+    if changed:
+        raise ConfigError(
+            f"run.dir: {folder} was made with other {' and '.join(changed)} than the data have now; "
+            "give data.root of the data that the run began with, or choose another run.dir"
+        )
+
+
+def samples_digest(samples: Sequence[Sample]) -> str:
+    """Gives a digest of ids, weights and targets."""
+    found = hashlib.sha256()
+    for sample in samples:
+        found.update(repr((sample.sample_id, sample.weight)).encode())
+        for name, array in sorted(sample.target.items()):
+            found.update(repr((name, array.shape, array.dtype.str)).encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def write_run_json(
@@ -214,6 +256,19 @@ def read_run_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("evaluations"), dict):
         raise ConfigError(f"{file} is not what `mersuite fit` writes; expected a mapping with evaluations")
     return content
+
+
+def read_before(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Gives the evaluations of run.json, begun or finished, and the metrics of the finished ones.
+
+    Files that are missing or damaged count as empty: the run makes them anew.
+    """
+    evaluations: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    with contextlib.suppress(ConfigError, OSError, ValueError):
+        evaluations = read_run_json(path)["evaluations"]
+        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+    return evaluations, metrics
 
 
 def read_curve(path: Path) -> list[dict[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -92,6 +93,11 @@ class FeatureReader:
                     "entries are missing); run `mersuite prepare` with the same settings"
                 )
         return reader
+
+    def signature(self, clip_ids: Collection[str]) -> str:
+        """Gives a digest of what the clips' streams are made from: files, extractors and settings."""
+        keys = sorted(key for (clip_id, _), key in self._keys.items() if clip_id in clip_ids)
+        return hashlib.sha256(repr([tuple(key) for key in keys]).encode()).hexdigest()
 
     def _opened(self) -> FeatureStore:
         if self._store is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from mersuite.inference import (
 from mersuite.models.base import BuildContext
 from mersuite.models.network import Network
 from mersuite.prepare import FeatureReader
-from mersuite.run_folder import is_first_process, write_json
+from mersuite.run_folder import claim_folder, is_first_process, samples_digest, write_json
 from mersuite.tables import merge_windows
 from mersuite.track import Fitted, Track
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from mersuite.training.progress import RunProgress
 
 BEST = "best.ckpt"
-ROWS = "rows.json"
 TRAINED = "trained.json"
 ReportFunction = Callable[[int, float], None]
 
@@ -222,33 +219,12 @@ def finished_fold(run: FoldRun) -> Checkpoint | None:
 
 
 def _claim_folder(run: FoldRun) -> None:
-    """Notes the fold's rows and their targets in its folder, or makes sure that they are those noted there.
-
-    Why: places are no part of what a resumed run compares, and with other people in the folder the same fold holds out
-    other rows. Finished folds would then be scored on people that the others were trained on.
+    """Notes rows, targets and signals of the fold in its folder, or makes sure that they are those noted there.
 
     Raises:
         ConfigError: If they differ.
     """
-    own = {side: _digest(run.rows(getattr(run.fold, side))) for side in ("train", "val", "held_out")}
-    noted = run.folder / ROWS
-    if not noted.is_file():
-        write_json(noted, own)
-        return
-    before = json.loads(noted.read_text(encoding="utf-8"))
-    changed = [side for side, digest in own.items() if before.get(side) != digest]
-    if changed:
-        raise ConfigError(
-            f"run.dir: {run.folder} was made with other {' and '.join(changed)} rows or labels than the data have now; "
-            "give data.root of the data that the run began with, or choose another run.dir"
-        )
-
-
-def _digest(samples: Sequence[Sample]) -> str:
-    found = hashlib.sha256()
-    for sample in samples:
-        found.update(repr((sample.sample_id, sample.weight)).encode())
-        for name, array in sorted(sample.target.items()):
-            found.update(repr((name, array.shape, array.dtype.str)).encode())
-            found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+    sides = {side: run.rows(getattr(run.fold, side)) for side in ("train", "val", "held_out")}
+    clip_ids = {sample.clip_id for samples in sides.values() for sample in samples}
+    digests = {f"{side} rows or labels": samples_digest(samples) for side, samples in sides.items()}
+    claim_folder(run.folder, {**digests, "signals": run.reader.signature(clip_ids)})

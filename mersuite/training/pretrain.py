@@ -22,7 +22,7 @@ from mersuite.inference import gather, load_tensors
 from mersuite.models.backbone import Backbone, build_backbone
 from mersuite.models.pretrain import MaskedReconstruction, SeenRecordings, load_encoders, save_encoders, seen_recordings
 from mersuite.prepare import FeatureReader
-from mersuite.run_folder import OpenRun, is_first_process, read_curve, write_run_json
+from mersuite.run_folder import OpenRun, claim_folder, is_first_process, read_curve, samples_digest, write_run_json
 from mersuite.track import Track, TrackData
 from mersuite.training.folds import build_context, seed_of
 from mersuite.training.optim import build_optimizer, schedule_factor
@@ -162,13 +162,19 @@ def run_pretraining(
         num_recordings, notes.
 
     Raises:
-        ConfigError: If encoders are frozen, or configuration and data do not fit.
+        ConfigError: If encoders are frozen, configuration and data do not fit, or a resumed run began with other data.
         DataError: If there are fewer than two people.
     """
     if config.model.freeze_encoders:
         raise ConfigError("model.freeze_encoders: pretraining trains the encoders; leave it out with pretrain=true")
     recordings = choose_recordings(track, config, data.samples, reader)
     samples = (*recordings.train, *recordings.val)
+    digests = {
+        "train rows": samples_digest(recordings.train),
+        "val rows": samples_digest(recordings.val),
+        "signals": reader.signature({sample.clip_id for sample in samples}),
+    }
+    claim_folder(folder.path, digests)
     weights = folder.path / WEIGHTS
     record = {
         "split": config.pretrain.split,

@@ -23,6 +23,7 @@ from mersuite.run_folder import (
     OpenRun,
     collect_curves,
     is_first_process,
+    read_before,
     write_json,
     write_run_json,
 )
@@ -180,8 +181,10 @@ def run_evaluations(
 ) -> FitResult:
     """Trains and scores every evaluation; resumable at any instant.
 
+    Evaluations that an earlier run of the folder finished stay, whether `evaluate` names them now or not.
+
     Raises:
-        ConfigError: As plan_run does.
+        ConfigError: As plan_run does; or if the folder was begun with other data or another main system.
         DataError: If no clip has a stream of the model, or as plan_run does.
     """
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
@@ -193,8 +196,10 @@ def run_evaluations(
             )
     plan = plan_run(track, config, list(samples.values()))
     chosen, plans = plan.evaluations, plan.folds
-    evaluations: dict[str, dict[str, Any]] = {}
-    metrics: dict[str, dict[str, Any]] = {}
+    before, scored = read_before(folder.path)
+    _check_same_main(folder.path, before, chosen[0].name)
+    evaluations = _in_order(track, config, {name: before[name] for name in before if name in scored})
+    metrics = _in_order(track, config, {name: scored[name] for name in evaluations})
     show = config.runtime.progress and is_first_process()
     with RunProgress(sum(map(len, plans.values())), enabled=show) as progress:
         work = _Work(
@@ -208,17 +213,34 @@ def run_evaluations(
         )
         for evaluation in chosen:
             entry = _new_entry(work, evaluation, plans[evaluation.name], is_main=evaluation is chosen[0])
-            evaluations[evaluation.name] = entry
+            evaluations = _in_order(track, config, {**evaluations, evaluation.name: entry})
             predictions: list[Prediction] = []
             for fold in plans[evaluation.name]:
                 predictions += _run_fold(work, evaluation, fold, entry, len(plans[evaluation.name]))
                 write_run_json(folder, config, evaluations)
-            metrics[evaluation.name] = score_rows(track, config, predictions, entry["protocol"])
+            result = score_rows(track, config, predictions, entry["protocol"])
+            metrics = _in_order(track, config, {**metrics, evaluation.name: result})
             _write_oof(work, evaluation, entry["main"], predictions)
             write_json(folder.path / "metrics.json", metrics)
             collect_curves(folder, evaluations)
     _write_importance(work, evaluations[chosen[0].name])
     return FitResult(folder=folder.path, track=track, metrics=metrics, notes=(*data.notes, *plan.notes))
+
+
+def _check_same_main(path: Path, before: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Refuses to go on where the folds that lie in the run folder itself are another system's."""
+    held = next((key for key, entry in before.items() if entry["main"]), name)
+    if held != name:
+        raise ConfigError(
+            f"evaluate: {path} has {held} as its main system, and this would be {name}; add {held} to evaluate, or "
+            "choose another run.dir"
+        )
+
+
+def _in_order(track: Track, config: RunConfig, entries: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Gives entries of evaluations in the order in which the track offers them."""
+    names = [item.name for item in track.evaluations(config)]
+    return {name: entries[name] for name in sorted(entries, key=names.index)}
 
 
 def _new_entry(work: _Work, evaluation: Evaluation, folds: Sequence[Fold], *, is_main: bool) -> dict[str, Any]:

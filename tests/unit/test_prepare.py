@@ -333,6 +333,20 @@ def test_a_reader_refuses_streams_and_clips_that_it_is_not_for(probe, clips, tmp
         reader.get("s9/v0", "alone")
 
 
+def test_a_signature_tells_whether_streams_are_made_of_the_same(probe, clips, tmp_path) -> None:
+    run(clips, probe.extractors(), tmp_path / "store")
+    reader = FeatureReader.open(tmp_path / "store", clips, probe.extractors())
+    again = FeatureReader.open(tmp_path / "store", clips[::-1], probe.extractors())
+    names = {clip.clip_id for clip in clips[:2]}
+    assert reader.signature(names) == again.signature(names)
+    assert reader.signature(names) != reader.signature({clips[0].clip_id})
+    path = clips[0].media["eeg"].path
+    path.write_bytes(b"\3" * path.stat().st_size)
+    run(clips, probe.extractors(), tmp_path / "store")
+    changed = FeatureReader.open(tmp_path / "store", clips, probe.extractors())
+    assert changed.signature(names) != reader.signature(names)
+
+
 def test_a_reader_of_nothing_needs_no_store(probe, clips, tmp_path) -> None:
     reader = FeatureReader.open(tmp_path / "store", clips, {})
     assert reader.streams == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 
-from ps_setup import make_config, make_samples
+from ps_setup import MadeFeatures, make_config, make_samples
 
 from mersuite import api, registry, sweep
 from mersuite.clip import Sample, Signal
@@ -26,7 +26,6 @@ from mersuite.search_space import read_space
 from mersuite.sweep import SweepResult, open_storage, run_sweep
 from mersuite.track import TrackData
 from mersuite.training.run import plan_folds, run_evaluations
-from tracks.ps.runtime import SubjectFeatures
 
 SPACE = """
 optim.lr: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
@@ -66,12 +65,15 @@ def trials(folder: Path, fold: int, url: str = "") -> list[optuna.trial.FrozenTr
 class Watching:
     """Features that note which clips are read."""
 
-    def __init__(self, features: SubjectFeatures) -> None:
+    def __init__(self, features: MadeFeatures) -> None:
         self._features = features
         self.seen: set[str] = set()
 
     def example(self, stream: str) -> Signal | None:
         return self._features.example(stream)
+
+    def signature(self, clip_ids: Collection[str]) -> str:
+        return self._features.signature(clip_ids)
 
     def get(self, clip_id: str, stream: str) -> Signal | None:
         self.seen.add(clip_id)
@@ -97,7 +99,7 @@ def test_held_out_rows_change_no_trial_and_are_not_read(tmp_path: Path) -> None:
             signal = features.get(sample.clip_id, stream)
             noise = 1e6 * rng.normal(size=signal.data.shape).astype(np.float32)
             signals[sample.clip_id, stream] = replace(signal, data=noise) if is_held_out else signal
-    watching = Watching(SubjectFeatures(signals))
+    watching = Watching(MadeFeatures(signals))
     search(after, garbage, watching)
 
     first, second = trials(tmp_path / "a", 0), trials(tmp_path / "b", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,16 @@ from tracks.ps.runtime import SubjectFeatures
 NUM_SUBJECTS, NUM_CLIPS, NUM_FEATURES = 6, 4, 5
 
 
-def make_samples(rng: np.random.Generator) -> tuple[list[Sample], SubjectFeatures]:
+class MadeFeatures(SubjectFeatures):
+    """Streams in memory that know, as the store does, whether they are the same as before."""
+
+    def signature(self, clip_ids: Collection[str]) -> str:
+        """Gives a digest of the clips' signals."""
+        kept = {name: signal.data for name, signal in self._signals.items() if name[0] in clip_ids}
+        return str(zlib.crc32(repr([(name, kept[name].tobytes()) for name in sorted(kept)]).encode()))
+
+
+def make_samples(rng: np.random.Generator) -> tuple[list[Sample], MadeFeatures]:
     """Samples of 12 to 15 s and their streams; valence is 128 + 30 times the first feature of `eeg_bands`."""
     samples, signals = [], {}
     for subject in range(1, NUM_SUBJECTS + 1):
@@ -38,7 +49,7 @@ def make_samples(rng: np.random.Generator) -> tuple[list[Sample], SubjectFeature
             names = tuple(f"C{i} alpha" for i in range(NUM_FEATURES))
             signals[name, "eeg_bands"] = Signal(data=data, rate_hz=1.0, ch_names=names)
             signals[name, "fnirs_stats"] = Signal(data=other, rate_hz=1.0, ch_names=("a", "b", "c"))
-    return samples, SubjectFeatures(signals)
+    return samples, MadeFeatures(signals)
 
 
 def make_config(*overrides: str) -> RunConfig:

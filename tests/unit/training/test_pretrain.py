@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ps_setup import make_config, make_run, make_samples
+from ps_setup import MadeFeatures, make_config, make_run, make_samples
 from safetensors.torch import load_file, save_file
 
 from mersuite import registry
@@ -30,14 +30,13 @@ from mersuite.training import pretrain
 from mersuite.training.folds import BEST, train_fold
 from mersuite.training.pretrain import WEIGHTS, choose_recordings, pretrained_on, run_pretraining
 from mersuite.training.run import run_evaluations
-from tracks.ps.runtime import SubjectFeatures
 
 
 class Stop(Exception):
     """Stands for a kill."""
 
 
-def _recordings() -> tuple[list[Sample], SubjectFeatures]:
+def _recordings() -> tuple[list[Sample], MadeFeatures]:
     """Samples without targets whose channels are mixtures of one slow wave, so that what is hidden can be told."""
     samples, _ = make_samples(np.random.default_rng(0))
     signals = {}
@@ -47,14 +46,14 @@ def _recordings() -> tuple[list[Sample], SubjectFeatures]:
             data = (wave * np.linspace(1, 2, width)).astype(np.float32)
             names = tuple(f"C{i}" for i in range(width))
             signals[sample.clip_id, stream] = Signal(data=data, rate_hz=1.0, ch_names=names)
-    return [replace(sample, target={}) for sample in samples], SubjectFeatures(signals)
+    return [replace(sample, target={}) for sample in samples], MadeFeatures(signals)
 
 
 def _config(folder: Path, *words: str) -> RunConfig:
     return make_config(f"run.dir={folder}", "trainer.batch_size=8", *words)
 
 
-def _pretrain(config: RunConfig, recordings: tuple[Sequence[Sample], SubjectFeatures] | None = None) -> dict:
+def _pretrain(config: RunConfig, recordings: tuple[Sequence[Sample], MadeFeatures] | None = None) -> dict:
     samples, reader = recordings or _recordings()
     data = TrackData(clips=(), samples=tuple(samples), notes=("a note of the reader",))
     return run_pretraining(registry.load("ps"), config, data, reader, open_run(config, pretraining=True))
@@ -145,6 +144,30 @@ def test_finished_run_is_not_done_twice(tmp_path: Path, monkeypatch: pytest.Monk
     assert again == first
 
 
+def test_resuming_with_other_recordings_is_refused(tmp_path: Path) -> None:
+    config = _config(tmp_path / "run", "trainer.max_epochs=1")
+    samples, reader = _recordings()
+    _pretrain(config, (samples, reader))
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    resumed = _config(tmp_path / "run", "trainer.max_epochs=1", "run.resume=true")
+    with pytest.raises(ConfigError, match=r"made with other (train|val) rows and signals than the data have now"):
+        _pretrain(resumed, (samples[1:], reader))
+    louder = {key: replace(signal, data=2 * signal.data) for key, signal in reader._signals.items()}
+    with pytest.raises(ConfigError, match=r"made with other signals than the data have now; give data\.root"):
+        _pretrain(resumed, (samples, MadeFeatures(louder)))
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_run_killed_before_its_first_epoch_stays_one_of_pretraining(tmp_path: Path) -> None:
+    config = _config(tmp_path / "run", "trainer.max_epochs=1")
+    _pretrain(config)
+    (tmp_path / "run" / "run.json").unlink()
+    resumed = _config(tmp_path / "run", "trainer.max_epochs=1", "run.resume=true")
+    open_run(resumed, pretraining=True)
+    with pytest.raises(ConfigError, match="holds a run of pretraining, and this would be a run that evaluates"):
+        open_run(resumed)
+
+
 # ---- transfer
 
 
@@ -190,7 +213,7 @@ def _run_on(folder: Path, config: RunConfig, change: dict[str, object]) -> None:
             signal = run.reader.get(sample.clip_id, stream)
             assert signal is not None
             signals[sample.clip_id, stream] = replace(signal, **change) if stream == "eeg_bands" else signal
-    train_fold(replace(run, reader=SubjectFeatures(signals)))
+    train_fold(replace(run, reader=MadeFeatures(signals)))
 
 
 def test_weights_for_channels_in_another_order_are_refused(tmp_path: Path, weights: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ps_setup import make_config, make_samples
+from ps_setup import MadeFeatures, make_config, make_samples
 
 from mersuite import registry
 from mersuite.clip import Sample
 from mersuite.errors import ConfigError, DataError
-from mersuite.run_folder import open_run
+from mersuite.run_folder import open_run, read_run_json
 from mersuite.track import TrackData
-from mersuite.training.run import RunPlan, plan_run, run_evaluations
+from mersuite.training.run import FitResult, RunPlan, plan_run, run_evaluations
 
 
 def _samples(change: Callable[[Sample], dict[str, str]] = lambda sample: dict(sample.groups)) -> list[Sample]:
@@ -118,3 +118,39 @@ def test_caveat_of_the_data_stands_in_every_protocol(tmp_path: Path):
         "median": "targets: simulated (24)",
         "constant": "targets: simulated (24)",
     }
+
+
+def _run(folder: Path, samples: list[Sample], *words: str) -> FitResult:
+    _, reader = make_samples(np.random.default_rng(0))
+    config = make_config(f"run.dir={folder}", "cv.folds=3", "ps.system=median", *words)
+    data = TrackData(clips=(), samples=tuple(samples))
+    return run_evaluations(registry.load("ps"), config, data, reader, open_run(config))
+
+
+def test_resuming_with_fewer_evaluations_keeps_those_that_are_finished(tmp_path: Path):
+    whole = _run(tmp_path / "run", _samples(), "evaluate=constant,prior")
+    before = {name: (tmp_path / "run" / name).read_text() for name in ("metrics.json", "metrics.csv")}
+    entries = read_run_json(tmp_path / "run")["evaluations"]
+    again = _run(tmp_path / "run", _samples(), "evaluate=prior", "run.resume=true")
+    assert list(again.metrics) == ["median", "constant", "prior"]
+    assert again.metrics == whole.metrics
+    assert read_run_json(tmp_path / "run")["evaluations"] == entries
+    assert {name: (tmp_path / "run" / name).read_text() for name in before} == before
+
+
+def test_resuming_with_another_main_system_is_refused(tmp_path: Path):
+    bare = _samples(lambda sample: {"subject": sample.groups["subject"]})
+    _run(tmp_path / "run", bare, "ps.system=prior", "evaluate=constant")
+    with pytest.raises(ConfigError, match="has constant as its main system, and this would be median; add constant"):
+        _run(tmp_path / "run", bare, "ps.system=prior", "evaluate=median", "run.resume=true")
+
+
+def test_resuming_with_other_signals_is_refused(tmp_path: Path):
+    samples, reader = make_samples(np.random.default_rng(0))
+    config = make_config(f"run.dir={tmp_path / 'run'}", "cv.folds=3", "ps.system=median", "evaluate=constant")
+    data = TrackData(clips=(), samples=tuple(samples))
+    run_evaluations(registry.load("ps"), config, data, reader, open_run(config))
+    louder = {key: replace(signal, data=2 * signal.data) for key, signal in reader._signals.items()}
+    resumed = replace(config, run=replace(config.run, resume=True))
+    with pytest.raises(ConfigError, match=r"fold_0 was made with other signals than the data have now"):
+        run_evaluations(registry.load("ps"), resumed, data, MadeFeatures(louder), open_run(resumed))
