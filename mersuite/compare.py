@@ -14,7 +14,7 @@ from mersuite import registry
 from mersuite.clip import Prediction
 from mersuite.ensemble import sample_of
 from mersuite.errors import ConfigError, DataError, did_you_mean
-from mersuite.metrics.bootstrap import Difference, Interval, Score, bootstrap_intervals, paired_bootstrap
+from mersuite.metrics.bootstrap import Difference, Interval, RowScorer, Score, bootstrap_intervals, paired_bootstrap
 from mersuite.results import RunFolder, read_run
 from mersuite.tables import check_same_ids
 from mersuite.track import Track
@@ -241,20 +241,13 @@ class _Scorer:
     """
 
     def __init__(self, track: Track, answers: Sequence[Any], truths: Sequence[Any]) -> None:
-        self.track, self.truths = track, truths
-        # Why arrays where the truth is one: turning nested lists into arrays would be most of a bootstrap's time.
-        self.answers = [
-            np.asarray(answer, dtype=np.float64) if isinstance(truth, np.ndarray) else answer
-            for answer, truth in zip(answers, truths, strict=True)
-        ]
+        self.score = RowScorer(track.metrics, answers, truths)
         self.known: dict[bytes, Mapping[str, float]] = {}
 
     def __call__(self, rows: np.ndarray) -> Mapping[str, float]:
         key = rows.tobytes()
         if key not in self.known:
-            self.known[key] = self.track.metrics(
-                [self.answers[row] for row in rows], [self.truths[row] for row in rows]
-            )
+            self.known[key] = self.score(rows)
         return self.known[key]
 
 

@@ -171,6 +171,8 @@ class Track(ABC):
         metric_names: Metrics shown in tables, in order.
         token_rate_hz: Tokens a second for tracks that answer in time; None for one answer a clip.
         reports_by: Group whose members are shown one by one and resampled in bootstrap intervals ("subject").
+        groups_shown: Groups whose members metrics.json scores one by one, reports_by among them. Why not all: a group
+            may have a member a row.
     """
 
     name: ClassVar[str]
@@ -182,6 +184,7 @@ class Track(ABC):
     metric_names: ClassVar[tuple[str, ...]]
     token_rate_hz: ClassVar[float | None] = None
     reports_by: ClassVar[str]
+    groups_shown: ClassVar[tuple[str, ...]]
 
     # ---- data
     @abstractmethod
@@ -242,6 +245,10 @@ class Track(ABC):
     def uses_network(self, config: RunConfig) -> bool:
         """Whether the configured system trains a network."""
         return True
+
+    def streams_read(self, config: RunConfig) -> tuple[str, ...]:
+        """Names the stored streams that the configured systems read: the encoders', and those that fitted parts add."""
+        return tuple(config.model.encoders)
 
     def traits(self, config: RunConfig) -> Mapping[str, Any]:
         """Facts of the system that every prediction file and export states, such as {"prior": true}."""

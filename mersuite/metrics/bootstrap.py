@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,34 @@ from mersuite.errors import DataError
 
 Score = Callable[[np.ndarray], Mapping[str, float]]
 """(row,) int64 indices of rows, repeats allowed -> metrics of those rows. The order of rows must not matter."""
+
+
+class RowScorer:
+    """Metrics of chosen rows of one system.
+
+    Why arrays where the truth is one: turning nested lists into arrays would be most of a bootstrap's time.
+
+    Args:
+        metrics: (answers, truths) -> metrics, as Track.metrics.
+        answers: One a row, in JSON types.
+        truths: One a row.
+    """
+
+    def __init__(
+        self,
+        metrics: Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]],
+        answers: Sequence[Any],
+        truths: Sequence[Any],
+    ) -> None:
+        self._metrics, self._truths = metrics, truths
+        self._answers = [
+            np.asarray(answer, dtype=np.float64) if isinstance(truth, np.ndarray) else answer
+            for answer, truth in zip(answers, truths, strict=True)
+        ]
+
+    def __call__(self, rows: Sequence[int] | np.ndarray) -> Mapping[str, float]:
+        """Scores rows by their index; repeats count as often as they are named."""
+        return self._metrics([self._answers[row] for row in rows], [self._truths[row] for row in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from mersuite.data.windows import plan_windows
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.importance import channel_importance, mean_importance
 from mersuite.inference import answer_with, load_checkpoint
-from mersuite.metrics.bootstrap import bootstrap_intervals
+from mersuite.metrics.bootstrap import RowScorer, bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
 from mersuite.provenance import versions
@@ -188,12 +188,11 @@ def run_evaluations(
         DataError: If no clip has a stream of the model, or as plan_run does.
     """
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
-    for stream in config.model.encoders:
+    for stream in track.streams_read(config):
         if reader.example(stream) is None:
-            raise DataError(
-                f"stream {stream!r}: no clip has it; add its recordings, or take it out with "
-                f"model.encoders.{stream}=null"
-            )
+            encoder = f"with model.encoders.{stream}=null"
+            cure = encoder if stream in config.model.encoders else f"of the {track.name} options that name it"
+            raise DataError(f"stream {stream!r}: no clip has it; add its recordings, or take it out {cure}")
     plan = plan_run(track, config, list(samples.values()))
     chosen, plans = plan.evaluations, plan.folds
     before, scored = read_before(folder.path)
@@ -337,28 +336,24 @@ def _write_oof(work: _Work, evaluation: Evaluation, is_main: bool, predictions: 
 
 
 def score_rows(track: Track, config: RunConfig, predictions: Sequence[Prediction], protocol: str) -> dict[str, Any]:
-    """Scores held-out rows: over all of them, by group, and with bootstrap intervals over the track's groups."""
-    truth = {item.sample_id: _answer_of(track, item) for item in predictions}
-
-    def score(rows: Sequence[Prediction]) -> dict[str, float]:
-        return track.metrics([item.answer for item in rows], [truth[item.sample_id] for item in rows])
-
-    result: dict[str, Any] = dict(score(predictions))
+    """Scores held-out rows: over all of them, by the track's groups, and with bootstrap intervals."""
+    truths = [_answer_of(track, item) for item in predictions]
+    score = RowScorer(track.metrics, [item.answer for item in predictions], truths)
+    result: dict[str, Any] = dict(score(range(len(predictions))))
     result["num_rows"] = int(result.get("num_rows", len(predictions)))
     result["protocol"] = protocol
-    groups = [item.groups.get(track.reports_by, item.sample_id) for item in predictions]
+    resampled = [item.groups.get(track.reports_by, item.sample_id) for item in predictions]
     result["interval"] = {
         name: [interval.low, interval.high]
-        for name, interval in bootstrap_intervals(
-            lambda index: score([predictions[i] for i in index]), groups, seed=config.seed
-        ).items()
+        for name, interval in bootstrap_intervals(score, resampled, seed=config.seed).items()
         if name in track.metric_names
     }
     result["groups"] = {}
-    for group in sorted({key for item in predictions for key in item.groups}):
-        members: dict[str, list[Prediction]] = {}
-        for item in predictions:
-            members.setdefault(item.groups.get(group, ""), []).append(item)
+    for group in track.groups_shown:
+        members: dict[str, list[int]] = {}
+        for row, item in enumerate(predictions):
+            if group in item.groups:
+                members.setdefault(item.groups[group], []).append(row)
         scored = {name: score(rows) for name, rows in sorted(members.items())}
         result["groups"][group] = {
             name: {key: value for key, value in values.items() if key in track.metric_names}

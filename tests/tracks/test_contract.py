@@ -179,7 +179,7 @@ def test_class_says_what_the_rest_of_mersuite_asks_for(name: str):
     assert track.name == name
     assert track.monitor in track.metric_names
     assert track.monitor_mode in ("min", "max")
-    assert track.streams and track.reports_by
+    assert track.streams and track.reports_by in track.groups_shown
     assert track.token_rate_hz is None or track.token_rate_hz > 0
 
 

@@ -47,6 +47,7 @@ class PsTrack(Track):
     metric_names: ClassVar[tuple[str, ...]] = ("mae", "mae_valence", "mae_arousal")
     token_rate_hz: ClassVar[float | None] = 1.0
     reports_by: ClassVar[str] = "subject"
+    groups_shown: ClassVar[tuple[str, ...]] = ("subject", "clip")
 
     # ---- data
     def read(self, data: DataConfig, split: str) -> TrackData:
@@ -73,6 +74,10 @@ class PsTrack(Track):
     def uses_network(self, config: RunConfig) -> bool:
         """Whether the system is signal or fused."""
         return config.options.correction_kind == "network"
+
+    def streams_read(self, config: RunConfig) -> tuple[str, ...]:
+        """Adds the streams of the ridge, which every run compares with, to the encoders'."""
+        return tuple(dict.fromkeys((*config.model.encoders, *config.options.ridge_streams)))
 
     def build_head(self, config: RunConfig, width: int, context: BuildContext, fitted: Fitted) -> PsHead | None:
         """Gives the zero-initialised residual head."""

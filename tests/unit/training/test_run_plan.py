@@ -15,11 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ps_setup import MadeFeatures, make_config, make_samples
 
 from mersuite import registry
-from mersuite.clip import Sample
+from mersuite.clip import Prediction, Sample
 from mersuite.errors import ConfigError, DataError
+from mersuite.metrics.bootstrap import bootstrap_intervals
 from mersuite.run_folder import open_run, read_run_json
 from mersuite.track import TrackData
-from mersuite.training.run import FitResult, RunPlan, plan_run, run_evaluations
+from mersuite.training.run import FitResult, RunPlan, plan_run, run_evaluations, score_rows
 
 
 def _samples(change: Callable[[Sample], dict[str, str]] = lambda sample: dict(sample.groups)) -> list[Sample]:
@@ -154,3 +155,37 @@ def test_resuming_with_other_signals_is_refused(tmp_path: Path):
     resumed = replace(config, run=replace(config.run, resume=True))
     with pytest.raises(ConfigError, match=r"fold_0 was made with other signals than the data have now"):
         run_evaluations(registry.load("ps"), resumed, data, MadeFeatures(louder), open_run(resumed))
+
+
+def _predictions() -> list[Prediction]:
+    rng = np.random.default_rng(1)
+    return [
+        Prediction(
+            sample_id=sample.sample_id,
+            groups={**sample.groups, "row": sample.sample_id},
+            outputs={},
+            answer=rng.integers(1, 256, size=sample.target["valence_arousal"].shape).tolist(),
+            target=sample.target,
+        )
+        for sample in make_samples(np.random.default_rng(0))[0]
+    ]
+
+
+def test_scores_are_those_of_the_metric_on_plain_answers():
+    track, rows = registry.load("ps"), _predictions()
+
+    def plain(chosen: list[Prediction]) -> dict[str, float]:
+        return track.metrics([row.answer for row in chosen], [row.target["valence_arousal"] for row in chosen])
+
+    found = score_rows(track, make_config("seed=3"), rows, "as planned")
+    assert {name: found[name] for name in plain(rows)} == plain(rows)
+    subjects = [row.groups["subject"] for row in rows]
+    expected = bootstrap_intervals(lambda index: plain([rows[i] for i in index]), subjects, seed=3)
+    assert found["interval"] == {name: [expected[name].low, expected[name].high] for name in track.metric_names}
+    second = plain([row for row in rows if row.groups["clip"] == "video_02"])
+    assert found["groups"]["clip"]["video_02"] == {name: second[name] for name in track.metric_names}
+
+
+def test_only_groups_that_the_track_shows_are_scored_member_by_member():
+    found = score_rows(registry.load("ps"), make_config(), _predictions(), "")
+    assert {name: len(members) for name, members in found["groups"].items()} == {"subject": 6, "clip": 4}
