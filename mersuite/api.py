@@ -134,14 +134,10 @@ def _prepare(run_config: RunConfig, data: TrackData, extractors: Mapping[str, Ex
     )
 
 
-def _needed_streams(run_config: RunConfig) -> list[str]:
-    return list(run_config.model.encoders)
-
-
 def _ready_reader(run_config: RunConfig, data: TrackData) -> FeatureReader:
     from mersuite.prepare import FeatureReader
 
-    extractors = _extractors(run_config, _needed_streams(run_config))
+    extractors = _extractors(run_config, registry.load(run_config.track).streams_read(run_config))
     _prepare(run_config, data, extractors)
     return FeatureReader.open(run_config.store_path, data.clips, extractors)
 
@@ -197,8 +193,7 @@ def predict(
         overrides: data.root, data.manifest, store.path and runtime.* only; everything else is the checkpoint's.
 
     Returns:
-        out, num_samples, num_models, evaluation, traits, and notes: what a user should know, such as streams of the
-        network that no clip has.
+        out, num_samples, num_models, evaluation, traits, and notes such as streams that no clip has.
 
     Raises:
         ConfigError: If the checkpoint or an override does not fit.
@@ -220,8 +215,7 @@ def predict(
     data = first.track.read(first.config.data, split)
     require_samples(data, split if split != "train" else "all")
     reader = _ready_reader(first.config, data)
-    predictions = answer(checkpoints, data.samples, reader)
-    lacking = check_fits(first, reader, data.samples)
+    predictions, lacking = answer(checkpoints, data.samples, reader), check_fits(first, reader, data.samples)
     traits = dict(first.track.traits(first.config))
     pretrained = pretrained_on(first.config, data.samples) if first.network is not None else None
     header = PredictionHeader(

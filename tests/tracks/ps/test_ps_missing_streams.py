@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mersuite import api
+from mersuite import api, registry
 from mersuite.errors import DataError
 from mersuite.inference import find_checkpoints, load_checkpoint
 from mersuite.predictions import read_predictions
@@ -68,6 +68,22 @@ def test_code_submission_answers_eeg_alone_as_predict_does(run: Path, eeg_only: 
     assert [[int(value) for value in row.split(",")[1:]] for row in rows] == [
         pair for answer in answers.values() for pair in answer.tolist()
     ]
+
+
+def test_ridge_reads_streams_that_no_encoder_reads(fake_ps: Path, tmp_path: Path) -> None:
+    words = [f"data.root={fake_ps}", f"store.path={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}", *WORDS]
+    words += ["model.encoders.fnirs_stats=null", "ps.ridge_streams=[fnirs_stats]", "ps.system=ridge", "evaluate=ridge"]
+    config = api.config("ps", overrides=words)
+    assert registry.load("ps").streams_read(config) == ("eeg_bands", "fnirs_stats")
+    assert np.isfinite(api.fit(config).metrics["ridge"]["mae"])
+    assert predicted(tmp_path / "run", fake_ps, tmp_path / "pred.jsonl")[1]
+
+
+def test_ridge_stream_that_nobody_has_is_refused_before_training(eeg_only: Path, tmp_path: Path) -> None:
+    words = [f"data.root={eeg_only}", f"store.path={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}", *WORDS]
+    words += ["model.encoders.fnirs_stats=null", "ps.ridge_streams=[fnirs_stats]"]
+    with pytest.raises(DataError, match=r"stream 'fnirs_stats': no clip has it.*out of the ps options that name it"):
+        api.fit(api.config("ps", overrides=words))
 
 
 def test_training_still_refuses_a_stream_that_nobody_has(eeg_only: Path, tmp_path: Path) -> None:
