@@ -61,7 +61,7 @@ def test_no_effect_is_found_where_there_is_none(tmp_path: Path) -> None:
     for system in ("signal", "ridge"):
         value, _, high = _difference(run, system, "median")
         assert high > 0, f"{system} beats the median beyond noise"
-        assert value > -0.01 * metrics["median"]["mae"], system
+        assert value > -0.02 * metrics["median"]["mae"], system
     # the same data would betray a leak: who knows the clip is much better than who does not
     assert metrics["prior"]["mae"] < 0.75 * metrics["median"]["mae"]
     assert metrics["constant"]["mae"] > 1.1 * metrics["median"]["mae"]
