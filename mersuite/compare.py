@@ -15,15 +15,13 @@ from mersuite.clip import Prediction
 from mersuite.ensemble import sample_of
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.metrics.bootstrap import Difference, Interval, RowScorer, Score, bootstrap_intervals, paired_bootstrap
-from mersuite.results import RunFolder, read_run
+from mersuite.results import FinishedRun, read_run
+from mersuite.run_folder import comparable
 from mersuite.tables import check_same_ids
 from mersuite.track import Track
 
 NUM_RESAMPLES = 1000
 SEED = 0
-# What two runs of one system may differ in: the seed, places, speed, and what the search around them did.
-NOT_THE_SYSTEM = ("seed", "run", "runtime", "store", "sweep", "evaluate")
-PLACES = ("root", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +33,7 @@ class Member:
         evaluation: Name of the evaluation whose out-of-fold rows are compared.
     """
 
-    run: RunFolder
+    run: FinishedRun
     evaluation: str
 
 
@@ -289,8 +287,7 @@ def _by_config(members: Sequence[Member]) -> list[list[Member]]:
     """Joins members of one configuration and evaluation whose seeds differ; a repeated seed is its own system."""
     found: dict[str, list[Member]] = {}
     for position, member in enumerate(members):
-        system = {key: item for key, item in member.run.config.items() if key not in NOT_THE_SYSTEM}
-        system["data"] = {key: item for key, item in system.get("data", {}).items() if key not in PLACES}
+        system = {key: item for key, item in comparable(member.run.config).items() if key != "seed"}
         key = json.dumps([member.evaluation, system], sort_keys=True, default=str)
         seeds = [each.run.config.get("seed") for each in found.get(key, [])]
         repeated = not member.run.config or member.run.config.get("seed") in seeds

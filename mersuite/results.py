@@ -14,8 +14,8 @@ from mersuite.predictions import PredictionHeader, read_predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFolder:
-    """A finished run.
+class FinishedRun:
+    """A finished run, as ensemble, compare and report read it; `mersuite.run_folder.RunWriter` makes it.
 
     Attributes:
         path: The folder.
@@ -66,7 +66,7 @@ class RunFolder:
         return header, predictions
 
 
-def read_run(path: Path) -> RunFolder:
+def read_run(path: Path) -> FinishedRun:
     """Reads what describes a run; predictions are read when asked for.
 
     Raises:
@@ -76,7 +76,7 @@ def read_run(path: Path) -> RunFolder:
     missing = [key for key in ("track", "evaluations") if not info.get(key)]
     if missing:
         raise DataError(f"{path / 'run.json'}: no {' and no '.join(missing)}; let `mersuite fit run.dir={path}` finish")
-    return RunFolder(path=path, info=info, metrics=_read_json(path / "metrics.json"), config=_read_config(path))
+    return FinishedRun(path=path, info=info, metrics=_read_json(path / "metrics.json"), config=_read_config(path))
 
 
 def require_targets(path: Path, predictions: list[Prediction]) -> None:

@@ -53,8 +53,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRun:
-    """A run that is being made.
+class RunWriter:
+    """A run that is being made; what reads it afterwards is `mersuite.results.FinishedRun`.
 
     Attributes:
         path: Its folder.
@@ -99,7 +99,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     return lines
 
 
-def open_run(config: RunConfig, *, pretraining: bool = False) -> OpenRun:
+def open_run(config: RunConfig, *, pretraining: bool = False) -> RunWriter:
     """Starts a run folder, or goes on with one when run.resume is set.
 
     Args:
@@ -133,11 +133,11 @@ def open_run(config: RunConfig, *, pretraining: bool = False) -> OpenRun:
     elif path.is_dir() and any(item != _partial(kept) for item in path.iterdir()) and is_first_process():
         raise ConfigError(f"run.dir: {path} is not empty and holds no run; choose another folder")
     write_text(kept, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    return OpenRun(path=path)
+    return RunWriter(path=path)
 
 
 @contextlib.contextmanager
-def started_run(config: RunConfig, *, pretraining: bool = False) -> Iterator[OpenRun]:
+def started_run(config: RunConfig, *, pretraining: bool = False) -> Iterator[RunWriter]:
     """Opens a run for a block of work; takes the folder back where a user's mistake ends it before anything was done.
 
     Why: the corrected command may then use the same run.dir.
@@ -208,7 +208,7 @@ def samples_digest(samples: Sequence[Sample]) -> str:
 
 
 def write_run_json(
-    run: OpenRun,
+    run: RunWriter,
     config: RunConfig,
     evaluations: Mapping[str, Mapping[str, Any]],
     *,
@@ -279,7 +279,7 @@ def read_curve(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def collect_curves(run: OpenRun, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+def collect_curves(run: RunWriter, evaluations: Mapping[str, Mapping[str, Any]]) -> None:
     """Joins the learning curves of all folds into metrics.csv: evaluation, fold, epoch, step, metric, value."""
     lines = ["evaluation,fold,epoch,step,metric,value"]
     for name, evaluation in evaluations.items():

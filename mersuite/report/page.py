@@ -13,7 +13,7 @@ from mersuite.compare import Comparison, compare
 from mersuite.errors import ConfigError, DataError
 from mersuite.panels import Section, Timeline
 from mersuite.report import charts, html, parts
-from mersuite.results import RunFolder, read_run
+from mersuite.results import FinishedRun, read_run
 from mersuite.track import Track
 
 
@@ -62,7 +62,7 @@ def write_report(run: Path, out: Path, *, clips: Sequence[str] = (), track: Trac
     return {"report": str(out), "size_bytes": len(text.encode()), "evaluations": names}
 
 
-def _compare(folder: RunFolder, rows: Mapping[str, Sequence[Prediction]], track: Track) -> Comparison | None:
+def _compare(folder: FinishedRun, rows: Mapping[str, Sequence[Prediction]], track: Track) -> Comparison | None:
     """Compares the evaluations that answer the same samples as the main one, which comes first."""
     main, *others = rows
     asked = {row.sample_id for row in rows[main]}

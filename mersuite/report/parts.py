@@ -12,7 +12,7 @@ from mersuite.compare import Comparison
 from mersuite.errors import DataError
 from mersuite.report import charts, html
 from mersuite.report.scalp import head_positions
-from mersuite.results import RunFolder
+from mersuite.results import FinishedRun
 from mersuite.track import Track
 
 BESIDE = ("constant", "prior")
@@ -23,7 +23,7 @@ Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
 """Metric -> evaluation -> fold -> (epoch, value) pairs."""
 
 
-def headline(run: RunFolder, track: Track) -> str:
+def headline(run: FinishedRun, track: Track) -> str:
     """Gives the name of the run and its main numbers."""
     main, metric = run.metrics[run.main], track.monitor
     low_high = main.get("interval", {}).get(metric)
@@ -43,7 +43,7 @@ def headline(run: RunFolder, track: Track) -> str:
     return f'<h1>{title}</h1><p class="muted">{escape(" · ".join(facts))}</p><div class="tiles">{"".join(tiles)}</div>'
 
 
-def evaluations(run: RunFolder, track: Track, comparison: Comparison | None) -> str:
+def evaluations(run: FinishedRun, track: Track, comparison: Comparison | None) -> str:
     """Gives every evaluation with its protocol, interval and difference from the main one."""
     names = list(run.metrics)
     shown = [name for name in track.metric_names if all(name in run.metrics[each] for each in names)]
@@ -70,7 +70,7 @@ def evaluations(run: RunFolder, track: Track, comparison: Comparison | None) -> 
     return html.section("Evaluations", text, [*parts, html.figure(chart)])
 
 
-def published(run: RunFolder, track: Track) -> str:
+def published(run: FinishedRun, track: Track) -> str:
     """Gives what others published beside the run's main number; "" where the track has no such figures."""
     figures = track.published()
     if not figures:
@@ -95,7 +95,7 @@ def published(run: RunFolder, track: Track) -> str:
     )
 
 
-def errors_by_group(run: RunFolder, track: Track) -> str:
+def errors_by_group(run: FinishedRun, track: Track) -> str:
     """Gives the monitored metric of every member of every group that metrics.json tells apart."""
     main = run.metrics[run.main].get("groups", {})
     parts = []
@@ -114,7 +114,7 @@ def errors_by_group(run: RunFolder, track: Track) -> str:
     return html.section("Where the errors are", words, parts) if parts else ""
 
 
-def read_curves(run: RunFolder, track: Track) -> Curves:
+def read_curves(run: FinishedRun, track: Track) -> Curves:
     """Gives training loss and validation metric over epochs from metrics.csv; {} where no network was trained.
 
     Raises:
@@ -144,7 +144,7 @@ def learning_curves(curves: Curves) -> str:
     return html.section("Learning curves", text, [html.figure(charts.curves_chart(curves))])
 
 
-def read_importance(run: RunFolder) -> dict[str, dict[str, float]]:
+def read_importance(run: FinishedRun) -> dict[str, dict[str, float]]:
     """Gives stream to channel to importance from importance.json; {} where there is none.
 
     Raises:
@@ -182,7 +182,7 @@ def importance(values: Mapping[str, Mapping[str, float]]) -> str:
     return html.section("Channel importance", text, [f'<div class="pair">{"".join(parts)}</div>'])
 
 
-def provenance(run: RunFolder, traits: Mapping[str, Any]) -> str:
+def provenance(run: FinishedRun, traits: Mapping[str, Any]) -> str:
     """Gives traits, command, versions and configuration; places on this machine are left out of the configuration."""
     import yaml
 
@@ -199,7 +199,7 @@ def provenance(run: RunFolder, traits: Mapping[str, Any]) -> str:
     return html.section("How it was made", "", parts)
 
 
-def _counted(run: RunFolder, track: Track) -> str:
+def _counted(run: FinishedRun, track: Track) -> str:
     """Gives "24 subjects"."""
     members = run.metrics[run.main].get("groups", {}).get(track.reports_by, {})
     return f"{len(members)} {track.reports_by}{'' if len(members) == 1 else 's'}"

@@ -22,7 +22,7 @@ from mersuite.inference import gather, load_tensors
 from mersuite.models.backbone import Backbone, build_backbone
 from mersuite.models.pretrain import MaskedReconstruction, SeenRecordings, load_encoders, save_encoders, seen_recordings
 from mersuite.prepare import FeatureReader
-from mersuite.run_folder import OpenRun, claim_folder, is_first_process, read_curve, samples_digest, write_run_json
+from mersuite.run_folder import RunWriter, claim_folder, is_first_process, read_curve, samples_digest, write_run_json
 from mersuite.track import Track, TrackData
 from mersuite.training.folds import build_context, seed_of
 from mersuite.training.optim import build_optimizer, schedule_factor
@@ -143,7 +143,7 @@ def choose_recordings(track: Track, config: RunConfig, samples: Sequence[Sample]
 
 
 def run_pretraining(
-    track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: OpenRun
+    track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: RunWriter
 ) -> dict[str, Any]:
     """Trains the configured encoders on recordings without labels; resumable at any instant.
 

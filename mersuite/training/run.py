@@ -20,7 +20,7 @@ from mersuite.predictions import PredictionHeader, read_predictions, write_predi
 from mersuite.prepare import FeatureReader
 from mersuite.provenance import versions
 from mersuite.run_folder import (
-    OpenRun,
+    RunWriter,
     collect_curves,
     is_first_process,
     read_before,
@@ -109,7 +109,7 @@ class _Work:
     config: RunConfig
     samples: Mapping[str, Sample]
     reader: FeatureReader
-    folder: OpenRun
+    folder: RunWriter
     progress: RunProgress
     caveat: str
 
@@ -177,7 +177,7 @@ def _unshared(track: Track, evaluation: Evaluation, samples: Sequence[Sample]) -
 
 
 def run_evaluations(
-    track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: OpenRun
+    track: Track, config: RunConfig, data: TrackData, reader: FeatureReader, folder: RunWriter
 ) -> FitResult:
     """Trains and scores every evaluation; resumable at any instant.
 
@@ -295,7 +295,7 @@ def _write_importance(work: _Work, entry: Mapping[str, Any]) -> None:
         write_json(work.folder.path / "importance.json", mean_importance(found))
 
 
-def _fold_entry(folder: OpenRun, run: FoldRun) -> dict[str, Any]:
+def _fold_entry(folder: RunWriter, run: FoldRun) -> dict[str, Any]:
     return {
         "index": run.fold.index,
         "train": list(run.fold.train),

@@ -10,7 +10,7 @@ from mersuite import api
 from mersuite.config import RunConfig, read_yaml
 from mersuite.errors import ConfigError
 from mersuite.run_folder import (
-    OpenRun,
+    RunWriter,
     collect_curves,
     comparable,
     differences,
@@ -206,14 +206,14 @@ def test_folder_without_a_readable_run_is_refused(tmp_path: Path, content: str |
 
 
 def test_folders_of_evaluations_and_folds(tmp_path: Path):
-    run = OpenRun(path=tmp_path)
+    run = RunWriter(path=tmp_path)
     assert run.fold_folder("fused", 2, is_main=True) == tmp_path / "fold_2"
     assert run.fold_folder("signal", 2, is_main=False) == tmp_path / "signal" / "fold_2"
     assert run.relative(tmp_path / "signal" / "fold_2" / "best.ckpt") == "signal/fold_2/best.ckpt"
 
 
 def test_curves_of_all_folds_are_joined(tmp_path: Path):
-    run = OpenRun(path=tmp_path)
+    run = RunWriter(path=tmp_path)
     evaluations = {"fused": {"folds": []}, "constant": {"folds": [{"index": 0, "checkpoint": "constant/f/best.ckpt"}]}}
     for index in (0, 1):
         folder = tmp_path / f"fold_{index}"

@@ -21,7 +21,7 @@ from mersuite import api, registry, sweep
 from mersuite.clip import Sample, Signal
 from mersuite.config import RunConfig
 from mersuite.errors import ConfigError
-from mersuite.run_folder import OpenRun
+from mersuite.run_folder import RunWriter
 from mersuite.search_space import read_space
 from mersuite.sweep import SweepResult, open_storage, run_sweep
 from mersuite.track import TrackData
@@ -322,7 +322,7 @@ def test_best_file_is_a_configuration_whose_folds_have_their_own_values(tmp_path
         item["params"] for item in result.folds
     ]
     samples, reader = make_samples(np.random.default_rng(0))
-    folder = OpenRun(path=tmp_path / "run")
+    folder = RunWriter(path=tmp_path / "run")
     run_evaluations(registry.load("ps"), best, data_of(samples), reader, folder)
     from mersuite.inference import load_checkpoint
 
