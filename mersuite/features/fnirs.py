@@ -130,7 +130,7 @@ class FnirsExtractor(Extractor):
     """
 
     Config = FnirsConfig
-    version = 3
+    version = 4
     inputs = ("fnirs", "fnirs_baseline?", "fnirs_reservations?")
     group_by = "subject"
     config: FnirsConfig
@@ -333,7 +333,7 @@ class FnirsExtractor(Extractor):
                     raise DataError(f"{clip.clip_id}: {error}; set {KEY}.low_hz and {KEY}.high_hz to fit") from error
                 filters.append(taps)
             target_hz = min(config.rate_hz, rate_hz)
-            self._chains[rate_hz] = LinearChain(rate_hz=rate_hz, target_hz=target_hz, filters=filters)
+            self._chains[rate_hz] = LinearChain(rate_hz=rate_hz, target_hz=target_hz, filters=filters, pad="even")
         return self._chains[rate_hz]
 
     def _scale(self, trials: Sequence[_Trial]) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -138,7 +138,7 @@ class LinearChain:
     whole number, which includes npad="auto" for 1000 to 200 Hz.
 
     Why one pass is exact: the odd reflection of a recording, filtered by a symmetric filter, is the odd reflection of
-    the filtered recording. So one reflection, long enough for all filters, replaces one for each.
+    the filtered recording, and so for the even one. One reflection, long enough for all filters, replaces one for each.
 
     A chain keeps the memory it works in, for the system's giving it anew takes a third as long as the transforms; so it
     serves one thread.
@@ -147,10 +147,21 @@ class LinearChain:
         rate_hz: Sampling rate of the recordings.
         target_hz: Sampling rate to give; None or the same rate leaves it.
         filters: Symmetric taps of odd length, as `design_band` and `design_notch` give them.
+        pad: What lies beyond the edges: the recording's odd reflection about its first and last sample (MNE's
+            "reflect_limited"), or its even one (NumPy's "reflect"). Why even: an odd reflection cancels about the first sample,
+            which a low-pass then leaves as it is; in slow signals that marks where a recording begins.
     """
 
-    def __init__(self, *, rate_hz: float, target_hz: float | None = None, filters: Sequence[np.ndarray] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        rate_hz: float,
+        target_hz: float | None = None,
+        filters: Sequence[np.ndarray] = (),
+        pad: Literal["odd", "even"] = "odd",
+    ) -> None:
         self.rate_hz = rate_hz
+        self._is_odd = pad == "odd"
         self.target_hz = rate_hz if target_hz is None else target_hz
         self.filters = tuple(filters)
         for taps in self.filters:
@@ -209,7 +220,7 @@ class LinearChain:
             part = recording[:, start : start + 2 * num_rows]
             rows = (part.shape[1] + 1) // 2
             room = self._room[: rows * plan.num_padded].reshape(rows, plan.num_padded)
-            out[:, start : start + 2 * num_rows] = _transform(part, plan, half, reach, room)[:num_out]
+            out[:, start : start + 2 * num_rows] = _transform(part, plan, half, reach, room, self._is_odd)[:num_out]
         return out
 
     def _plan(self, needed: int, chosen: range, resample: bool) -> _Plan:
@@ -232,14 +243,14 @@ class LinearChain:
         return self._plans[key]
 
 
-def _transform(recording: np.ndarray, plan: _Plan, half: int, reach: int, room: np.ndarray) -> np.ndarray:
+def _transform(recording: np.ndarray, plan: _Plan, half: int, reach: int, room: np.ndarray, is_odd: bool) -> np.ndarray:
     """One block of channels: (T, C) -> (N, C); row 0 is the recording's first sample; works in room, see `_pad`.
 
     Why two channels as one complex row: the filters are zero-phase, so their gain is real and keeps the two apart; the
     transform then works in place, where that of real rows takes as much memory again, and turning the array moves
     half as many values.
     """
-    level, scale = _pad(recording, half, reach, room)
+    level, scale = _pad(recording, half, reach, room, is_odd)
     spectrum = _filtered(scipy.fft.fft(room, axis=1, overwrite_x=True), plan)
     rows = scipy.fft.ifft(spectrum, axis=1, overwrite_x=True)
     out = rows.T.copy().view(np.float32)[:, : recording.shape[1]]
@@ -269,8 +280,10 @@ def _times(values: np.ndarray, gain: np.ndarray, out: np.ndarray) -> None:
     np.multiply(values.view(np.float32), gain, out=out.view(np.float32))
 
 
-def _pad(recording: np.ndarray, half: int, reach: int, padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lays a recording and its odd reflections on a circle: (T, C) into ((C + 1) // 2, M) complex64, two channels each.
+def _pad(
+    recording: np.ndarray, half: int, reach: int, padded: np.ndarray, is_odd: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lays a recording and its reflections on a circle: (T, C) into ((C + 1) // 2, M) complex64, two channels each.
 
     The level and the scale of each channel are taken out first and given back. Why the level: float32 resolves 1e-7 of
     the largest value, and amplifiers without a high-pass have offsets a thousand times the signal. Where the filters
@@ -293,8 +306,11 @@ def _pad(recording: np.ndarray, half: int, reach: int, padded: np.ndarray) -> tu
     if reach:
         body = padded[:, :num_samples]
         right, left = padded[:, num_samples : num_samples + reach], padded[:, num_padded - reach :]
-        np.subtract(2 * body[:, -1:], body[:, num_samples - 1 - reach : num_samples - 1][:, ::-1], out=right)
-        np.subtract(2 * body[:, :1], body[:, 1 : reach + 1][:, ::-1], out=left)
+        right[:] = body[:, num_samples - 1 - reach : num_samples - 1][:, ::-1]
+        left[:] = body[:, 1 : reach + 1][:, ::-1]
+        if is_odd:
+            np.subtract(2 * body[:, -1:], right, out=right)
+            np.subtract(2 * body[:, :1], left, out=left)
         if reach > half and half <= num_samples - 1:
             fade = 0.5 * (1 + np.cos(np.pi * (np.arange(reach - half) + 0.5) / (reach - half)))
             right[:, half:] *= fade.astype(np.float32)

@@ -147,6 +147,12 @@ def test_low_pass_takes_the_heart_beat_out(recordings):
     assert np.abs(data - np.sin(2 * np.pi * 0.05 * seconds))[50:-50].max() < 0.02
 
 
+def test_noise_does_not_mark_the_first_sample(recordings):
+    noise = 1e-6 * np.random.default_rng(0).standard_normal((306, round(60 * RATE_HZ)))
+    data = extract(replace(PLAIN, high_hz=0.2), recordings.add("a", noise))["a"]["fnirs"].data
+    assert data[0].std() < 1.6 * data[50:-50].std()
+
+
 def test_detrending_keeps_the_level_at_the_start(recordings):
     ramp = np.linspace(0, 3e-6, round(60 * RATE_HZ)) + 1e-6
     clip = recordings.add("a", blood(60, 0) * 1e-3 + ramp, blood(5, 1) * 1e-3)

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import mne
 import numpy as np
 import pytest
@@ -197,6 +199,30 @@ def test_input_is_left_as_it_was():
     before = recording.copy()
     LinearChain(rate_hz=1000.0, target_hz=200.0, filters=(design_band(1000.0, 1.0, 45.0),)).apply(recording)
     np.testing.assert_array_equal(recording, before)
+
+
+@pytest.mark.parametrize("num_samples", [3000, 2999])
+def test_even_padding_equals_plain_convolution_of_the_reflected_recording(num_samples):
+    rate_hz = 1000 / 21
+    recording = eeg_like(num_samples, 3).cumsum(axis=0)
+    taps = design_band(rate_hz, None, 0.2, high_transition_hz=0.2)
+    ours = LinearChain(rate_hz=rate_hz, filters=(taps,), pad="even").apply(recording)
+    half = len(taps) // 2
+    reflected = np.pad(recording, ((half, half), (0, 0)), mode="reflect")
+    plain = scipy.signal.convolve(reflected, taps[:, None], mode="valid")
+    np.testing.assert_allclose(ours, plain, atol=1e-5 * recording.std())
+
+
+def test_first_sample_is_filtered_with_even_padding_and_left_with_odd():
+    recording = np.random.default_rng(0).standard_normal((3000, 200))
+    taps = design_band(1000 / 21, None, 0.2, high_transition_hz=0.2)
+
+    def marked(pad: Literal["odd", "even"]) -> float:
+        low = LinearChain(rate_hz=1000 / 21, target_hz=5.0, filters=(taps,), pad=pad).apply(recording)
+        return float(low[0].std() / low[50:-50].std())
+
+    assert marked("odd") > 5
+    assert marked("even") < 1.6
 
 
 def test_nothing_to_do_gives_the_values_as_float32():
