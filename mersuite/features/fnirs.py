@@ -183,7 +183,8 @@ class FnirsExtractor(Extractor):
     def _read(self, clip: Clip, stream: str) -> _Recording:
         signal = read_stream(clip, stream, allow_flat=True, allow_nan=True)
         good = np.ones(len(signal.ch_names), bool)
-        unit, repaired = signal.unit, False
+        has_blood = bool({"hbo", "hbr"} & set(signal.ch_types))
+        unit, repaired = "M" if has_blood and signal.unit == "V" else signal.unit, False  # volts are those of EEG in it
         data, names, rate_hz = signal.data, signal.ch_names, signal.rate_hz
         if LIGHT_TYPES & set(signal.ch_types) and "hbo" not in signal.ch_types:
             _refuse_nan(clip, stream, signal, range(len(names)))

@@ -45,7 +45,8 @@ def read_signal(media: Media, *, allow_flat: bool = False, allow_nan: bool = Fal
 
     Returns:
         The recording: data (time, channel) float32, in volts ("V") for EEG and light intensity, molar ("M") for
-        haemoglobin, or in the media's own unit for bare arrays.
+        haemoglobin, or in the media's own unit for bare arrays. A recording of EEG and haemoglobin says "V", which is
+        its EEG's; its haemoglobin is molar all the same.
 
     Raises:
         DataError: If the file is missing, empty, truncated or of an unknown kind; if the variable is missing or has
@@ -240,7 +241,7 @@ def _read_recording(media: Media) -> Signal:
     except Exception as error:  # every reader of MNE raises types of its own
         raise DataError(f"{media.path}: the recording is cut short or damaged ({error}); copy it again") from error
     data = np.ascontiguousarray(values.T, dtype=np.float32)
-    unit = "M" if types and set(types) <= {"hbo", "hbr"} else "V"
+    unit = "M" if {"hbo", "hbr"} & set(types) and "eeg" not in types else "V"
     return Signal(
         data=data, rate_hz=float(raw.info["sfreq"]), ch_names=tuple(raw.ch_names), ch_types=tuple(types), unit=unit
     )

@@ -148,8 +148,8 @@ class LinearChain:
         target_hz: Sampling rate to give; None or the same rate leaves it.
         filters: Symmetric taps of odd length, as `design_band` and `design_notch` give them.
         pad: What lies beyond the edges: the recording's odd reflection about its first and last sample (MNE's
-            "reflect_limited"), or its even one (NumPy's "reflect"). Why even: an odd reflection cancels about the first sample,
-            which a low-pass then leaves as it is; in slow signals that marks where a recording begins.
+            "reflect_limited"), or its even one (NumPy's "reflect"). Why even: an odd reflection cancels about the first
+            sample, which a low-pass then leaves as it is; in slow signals that marks where a recording begins.
     """
 
     def __init__(

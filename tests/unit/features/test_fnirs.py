@@ -95,6 +95,13 @@ def test_unknown_unit_leaves_the_values(recordings):
     assert np.abs(data.data).max() < 1e-5
 
 
+def test_haemoglobin_in_a_recording_with_eeg_is_molar(recordings):
+    clip = recordings.add("a", blood(30, 0), unit="V")
+    data = extract(PLAIN, clip, recordings.add("b", blood(30, 0)))
+    assert data["a"]["fnirs"].unit == "uM"
+    np.testing.assert_array_equal(data["a"]["fnirs"].data, data["b"]["fnirs"].data)
+
+
 def test_total_haemoglobin_is_read_or_summed(recordings):
     config = replace(PLAIN, types=("hbo", "hbr", "hbt"))
     read = extract(config, recordings.add("a", blood(10, 0)))["a"]["fnirs"].data.reshape(50, 51, 3)

@@ -217,6 +217,24 @@ def test_recording_is_read_through_mne_and_cut(tmp_path: Path):
     assert recording_length_s(Media(path=path, start_s=1.0)) == 3.0
 
 
+@pytest.mark.parametrize(
+    ("types", "unit"),
+    [
+        (("hbo", "hbr"), "M"),
+        (("hbo", "hbr", "stim"), "M"),
+        (("hbo", "hbr", "misc"), "M"),
+        (("eeg", "stim"), "V"),
+        (("eeg", "hbo", "hbr"), "V"),
+    ],
+)
+def test_unit_of_a_recording_follows_its_channels(tmp_path: Path, types: tuple[str, ...], unit: str):
+    mne = pytest.importorskip("mne")
+    data = np.random.default_rng(0).standard_normal((len(types), 200)) * 1e-6
+    info = mne.create_info([f"S1_D1 {kind}" for kind in types], 100.0, list(types))
+    mne.io.RawArray(data, info, verbose="ERROR").save(tmp_path / "a_raw.fif", verbose="ERROR")
+    assert read_signal(Media(path=tmp_path / "a_raw.fif")).unit == unit
+
+
 def test_recording_that_mne_cannot_open_is_refused(tmp_path: Path):
     (tmp_path / "own.edf").write_bytes(b"no recording")
     with pytest.raises(DataError, match=r"own\.edf: MNE cannot read this recording"):
