@@ -86,13 +86,22 @@ def choose_evaluations(track: Track, config: RunConfig) -> list[Evaluation]:
 
 
 def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Sample]) -> list[Fold]:
-    """Gives the outer folds of an evaluation; fails if any group stands on two sides."""
+    """Gives the outer folds of an evaluation; fails if any group stands on two sides.
+
+    An evaluation that splits otherwise than cv.by has at most as many folds as its rarest group has members. Why:
+    cv.folds was chosen for cv.by, and a comparison on fewer folds is better than none.
+    """
     by = evaluation.split_by or config.cv.by
-    held_out = config.cv.held_out if tuple(by) == tuple(config.cv.by) else ()
+    is_configured = tuple(by) == tuple(config.cv.by)
+    held_out = config.cv.held_out if is_configured else ()
+    num_folds = config.cv.folds
+    if not is_configured:
+        members = [len({item.groups[group] for item in samples if group in item.groups}) for group in by]
+        num_folds = max(2, min(num_folds, *members))
     folds = make_folds(
         samples,
         by=tuple(by),
-        num_folds=config.cv.folds,
+        num_folds=num_folds,
         val_fraction=config.cv.val_fraction,
         seed=config.seed,
         held_out=held_out,

@@ -18,6 +18,7 @@ from tracks.ps.fake import FakeConfig, write_fake
 from tracks.ps.figures import ps_sections
 from tracks.ps.fitted import PsFitted
 from tracks.ps.head import TARGET, PsHead
+from tracks.ps.layout import read_row_ids
 from tracks.ps.options import PsConfig
 from tracks.ps.published import PUBLISHED
 from tracks.ps.reader import read_ps, read_ps_manifest
@@ -120,7 +121,14 @@ class PsTrack(Track):
             protocol="prior + network, neither subject nor clip ever seen",
             shares=_SHARED,
         )
-        return [*rows, unseen]
+        beside = Evaluation(
+            name="unseen_clips_median",
+            overrides={"ps.system": "median"},
+            split_by=("subject", "clip"),
+            protocol="training median on the rows of unseen_clips",
+            shares=_SHARED,
+        )
+        return [*rows, unseen, beside]
 
     def traits(self, config: RunConfig) -> Mapping[str, Any]:
         """Says which system it is and whether the stimulus prior is part of it."""
@@ -141,7 +149,12 @@ class PsTrack(Track):
         return metrics_of_answers(answers, targets)
 
     def write_submission(
-        self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]
+        self,
+        predictions: Sequence[Prediction],
+        out: Path,
+        kind: str,
+        traits: Mapping[str, Any],
+        row_ids: Sequence[str] = (),
     ) -> str:
         """Writes predictions.csv. The code submission is made from a run folder, not from predictions."""
         if (kind or "csv") != "csv":
@@ -149,7 +162,11 @@ class PsTrack(Track):
             raise ConfigError(
                 f"kind: predictions can be exported as csv, got {kind!r}; " + (hint if kind == "code" else "")
             )
-        return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"))
+        return write_predictions_csv(predictions, out, uses_prior=traits.get("prior"), row_ids=row_ids)
+
+    def read_row_ids(self, path: Path) -> tuple[str, ...]:
+        """Reads sample_ids.csv."""
+        return read_row_ids(path)
 
     def export_run(
         self, checkpoints: Sequence[Checkpoint], out: Path, kind: str, answer: AnswerFunction
@@ -192,7 +209,7 @@ _PROTOCOLS = {  # in the order in which they stand in for a main system that the
     "constant": "always 128",
     "median": "training median of each dimension",
     "ridge": "training median + ridge regression on features",
-    "prior": "training median label of the same clip and second",
+    "prior": "training labels of the same clip and second, averaged over people",
 }
 
 

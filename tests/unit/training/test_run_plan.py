@@ -41,7 +41,16 @@ def _own_stimulus(sample: Sample) -> dict[str, str]:
 
 def test_shared_stimuli_allow_everything():
     plan = _plan(_samples(), "cv.folds=2")
-    assert _names(plan) == ["fused", "signal", "constant", "median", "ridge", "prior", "unseen_clips"]
+    assert _names(plan) == [
+        "fused",
+        "signal",
+        "constant",
+        "median",
+        "ridge",
+        "prior",
+        "unseen_clips",
+        "unseen_clips_median",
+    ]
     assert set(plan.folds) == set(_names(plan))
     assert plan.notes == ()
 
@@ -50,8 +59,9 @@ def test_shared_stimuli_allow_everything():
 def test_data_without_shared_stimuli_have_no_prior(change: Callable[[Sample], dict[str, str]]):
     plan = _plan(_samples(change))
     assert _names(plan) == ["signal", "constant", "median", "ridge"]
-    assert [note.partition(" was left out")[0] for note in plan.notes[:3]] == ["fused", "prior", "unseen_clips"]
-    assert plan.notes[3] == "the main system is therefore signal"
+    left_out = ["fused", "prior", "unseen_clips", "unseen_clips_median"]
+    assert [note.partition(" was left out")[0] for note in plan.notes[:4]] == left_out
+    assert plan.notes[4] == "the main system is therefore signal"
 
 
 def test_one_stimulus_that_two_people_had_is_enough():
@@ -60,13 +70,23 @@ def test_one_stimulus_that_two_people_had_is_enough():
     assert "prior" in _names(plan)
 
 
-def test_folds_that_only_a_comparison_cannot_have_leave_it_out():
+def _two_clips(samples: list[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.groups["clip"] in ("video_01", "video_02")]
+
+
+def test_comparison_split_otherwise_has_as_many_folds_as_its_rarest_group_allows():
     plan = _plan(_samples(), "cv.folds=6")
+    assert len(plan.folds["fused"]) == 6
+    assert len(plan.folds["unseen_clips"]) == len({item.groups["clip"] for item in _samples()}) == 4
+
+
+def test_folds_that_only_a_comparison_cannot_have_leave_it_out():
+    plan = _plan(_two_clips(_samples()), "cv.folds=6")
     assert "unseen_clips" not in _names(plan)
-    assert plan.notes == (
-        "unseen_clips was left out: cv.folds: 6 folds by clip need as many of them, the data have 4; lower cv.folds or "
-        "choose another cv.by",
-    )
+    assert [note.partition(": cv.by: 1 clip left")[0] for note in plan.notes] == [
+        "unseen_clips was left out",
+        "unseen_clips_median was left out",
+    ]
 
 
 def test_folds_that_the_main_system_cannot_have_are_refused():
@@ -77,8 +97,8 @@ def test_folds_that_the_main_system_cannot_have_are_refused():
 def test_evaluation_asked_for_by_name_is_refused_rather_than_left_out():
     with pytest.raises(ConfigError, match="evaluate: prior cannot be had: no two subjects have a clip in common"):
         _plan(_samples(_own_stimulus), "evaluate=prior")
-    with pytest.raises(ConfigError, match=r"evaluate: unseen_clips cannot be had: .*6 folds by clip need"):
-        _plan(_samples(), "cv.folds=6", "evaluate=unseen_clips")
+    with pytest.raises(ConfigError, match=r"evaluate: unseen_clips cannot be had: .*1 clip left beside"):
+        _plan(_two_clips(_samples()), "cv.folds=6", "evaluate=unseen_clips")
 
 
 def test_nothing_left_to_evaluate_is_refused(monkeypatch: pytest.MonkeyPatch):
