@@ -38,7 +38,7 @@ class PsConfig:
         refit_prior: Once every choice is made, let the labels of the validation people join the prior.
         shrink: Scale each dimension's correction by a factor in 0..1 chosen on validation rows. Why: a correction that
             does not help unseen people is then taken back instead of adding noise.
-        loss: Training loss; L1 by default because the metric is MAE.
+        loss: Training loss; L1 by default because the metric is MAE. Its huber_delta is in label points.
         head_scale: Label points that a network output of 1 stands for.
         head_dropout: Dropout on the fused tokens before the last layer.
         ridge_base: Let the network correct what a ridge regression on the feature streams leaves. Why: with some twenty

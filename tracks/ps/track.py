@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,7 +98,8 @@ class PsTrack(Track):
         dimensions = 1 if options.valence_only else 2
         preds = output[TARGET][..., :dimensions] / options.head_scale
         target = batch.target[TARGET][..., :dimensions] / options.head_scale
-        return {options.loss.name: regression_loss(options.loss, preds, target, fused.mask, batch.weight)}
+        scaled = replace(options.loss, huber_delta=options.loss.huber_delta / options.head_scale)
+        return {options.loss.name: regression_loss(scaled, preds, target, fused.mask, batch.weight)}
 
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
         """Gives the configured system, then the comparisons that every run must report."""
