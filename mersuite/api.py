@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mersuite import registry
-from mersuite.config import (
-    DataConfig,
-    RunConfig,
-    RuntimeConfig,
-    StoreConfig,
-    load_run_config,
-    parse_overrides,
-)
+from mersuite.config import DataConfig, RunConfig, RuntimeConfig, StoreConfig, load_run_config, parse_overrides
 from mersuite.errors import ConfigError, DataError, SubmissionError
-from mersuite.schema import build, require
+from mersuite.schema import build
 
 if TYPE_CHECKING:
     from mersuite.compare import Comparison
@@ -225,6 +218,7 @@ def predict(
         split=split,
         traits=traits if pretrained is None else {**traits, "pretrained": pretrained.sentence("predicted")},
         versions=versions(),
+        row_ids=data.row_ids,
     )
     write_predictions(out, header, predictions)
     return {
@@ -268,6 +262,7 @@ def export(
     pred: Path | None = None,
     ckpt: Path | None = None,
     kind: str = "",
+    ids: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes the challenge's own format and re-reads it.
@@ -278,6 +273,7 @@ def export(
         pred: A prediction file, for formats that hold answers.
         ckpt: A run folder, for formats that hold a program.
         kind: Which of the track's formats; "" for the usual one.
+        ids: The organisers' list of rows to write, with pred; None writes those that `predict` was asked for.
         overwrite: Replace an existing file.
 
     Raises:
@@ -290,10 +286,11 @@ def export(
         raise SubmissionError(f"out: {out} exists; choose another name or add overwrite=true")
     if pred is not None:
         header, predictions = read_predictions(pred, track=track)
-        message = loaded.write_submission(predictions, out, kind, header.traits)
+        row_ids = header.row_ids if ids is None else loaded.read_row_ids(ids)
+        message = loaded.write_submission(predictions, out, kind, header.traits, row_ids)
         return {"out": str(out), "traits": dict(header.traits), "message": message}
-    require(ckpt is not None, "export: need either pred=FILE.jsonl or ckpt=RUN")
-    assert ckpt is not None  # noqa: S101  require() raised otherwise
+    if ckpt is None or ids is not None:
+        raise ConfigError("export: need either pred=FILE.jsonl, perhaps with ids=FILE, or ckpt=RUN")
     from mersuite.inference import answer, find_checkpoints, load_checkpoint
 
     checkpoints = [load_checkpoint(path) for path in find_checkpoints(ckpt, None)]

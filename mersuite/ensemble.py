@@ -298,5 +298,6 @@ def _header(
         split=headers[0].split,
         traits={**traits, "ensemble": how},
         versions=headers[0].versions,
+        row_ids=headers[0].row_ids,
         members=rows,
     )

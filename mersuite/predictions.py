@@ -36,6 +36,7 @@ class PredictionHeader:
         split: "oof" for out-of-fold rows, else the split's name.
         traits: What every export must state, such as {"prior": True}.
         versions: Package name to version.
+        row_ids: Rows that a submission must hold, in this order; () for every row of every prediction.
         members: For an ensemble: each member's file, run, weight and how the weights were found; else empty.
     """
 
@@ -45,6 +46,7 @@ class PredictionHeader:
     split: str
     traits: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    row_ids: Sequence[str] = ()
     members: Sequence[Mapping[str, Any]] = ()
 
 
@@ -133,6 +135,7 @@ def _read_head(path: Path, track: str | None) -> tuple[PredictionHeader, int, li
         raise SubmissionError(
             f"{path}, line 1: format version {head[FORMAT_KEY]!r}, this mersuite reads {FORMAT_VERSION}; predict again"
         )
+    head["row_ids"] = tuple(head.get("row_ids", ()))
     try:
         header = PredictionHeader(**{name: head[name] for name in PredictionHeader.__slots__})
         num_predictions = int(head["num_predictions"])

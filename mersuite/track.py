@@ -38,12 +38,14 @@ class TrackData:
         samples: What is to be predicted, in the order of the organisers' files.
         notes: Things a user should know: counts, what was missing or skipped; shown once.
         caveat: What every score on these data must say, such as "simulated targets"; joins each evaluation's protocol.
+        row_ids: Rows that a submission must hold, in the organisers' order; () for every row of every sample in order.
     """
 
     clips: tuple[Clip, ...]
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
     caveat: str = ""
+    row_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,13 +271,34 @@ class Track(ABC):
 
     @abstractmethod
     def write_submission(
-        self, predictions: Sequence[Prediction], out: Path, kind: str, traits: Mapping[str, Any]
+        self,
+        predictions: Sequence[Prediction],
+        out: Path,
+        kind: str,
+        traits: Mapping[str, Any],
+        row_ids: Sequence[str] = (),
     ) -> str:
         """Writes the challenge's format, re-reads and checks it, and gives one line that says what was written.
+
+        Args:
+            predictions: One a sample.
+            out: File to write.
+            kind: Which of the track's formats; "" for the usual one.
+            traits: Facts of the system.
+            row_ids: Rows to write, in this order; () for every row of every prediction.
 
         Raises:
             SubmissionError: If the predictions do not form a valid submission. Nothing is left behind then.
         """
+
+    def read_row_ids(self, path: Path) -> tuple[str, ...]:
+        """Reads the organisers' list of the rows that a submission must hold, in its order.
+
+        Raises:
+            ConfigError: If the track has no such list.
+            DataError: If the file is missing or malformed.
+        """
+        raise ConfigError(f"ids: track {self.name} has no list of rows; leave out ids={path}")
 
     def export_run(
         self, checkpoints: Sequence[Checkpoint], out: Path, kind: str, answer: AnswerFunction

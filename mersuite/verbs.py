@@ -192,6 +192,7 @@ def _export(own: dict[str, str], words: list[str], action: str) -> Shown:
         pred=Path(own["pred"]) if "pred" in own else None,
         ckpt=Path(own["ckpt"]) if "ckpt" in own else None,
         kind=own.get("kind", ""),
+        ids=Path(own["ids"]) if "ids" in own else None,
         overwrite=flag(own, "overwrite"),
     )
     return result, result["message"]
@@ -328,6 +329,7 @@ VERBS: dict[str, Verb] = {
             "pred": "FILE.jsonl of predict or ensemble",
             "ckpt": "run folder, for kind=code",
             "kind": "which of the track's formats",
+            "ids": "with pred: the organisers' list of rows; by default that of the data that were predicted",
             "overwrite": "true: replace an existing file",
         },
     ),

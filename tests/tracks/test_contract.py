@@ -475,3 +475,8 @@ def test_report_draws_what_it_is_given(made: Made, trained: dict):
     assert all(section.title and section.panels for section in sections)
     with pytest.raises(DataError, match="no such sample"):
         made.track.report_sections(rows, ("no such sample",))
+
+
+def test_track_without_a_list_of_rows_says_so():
+    with pytest.raises(ConfigError, match=r"ids: track ps has no list of rows; leave out ids=rows\.csv"):
+        Track.read_row_ids(registry.load("ps"), Path("rows.csv"))

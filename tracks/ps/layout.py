@@ -114,26 +114,46 @@ def split_row_id(text: str) -> tuple[str, int]:
     return sample_id_of(match["subject"], int(match["video"])), int(match["second"])
 
 
-def read_sample_ids(path: Path) -> dict[str, tuple[int, ...]]:
-    """Gives the rows that must be predicted: trial id to its seconds, both in the file's order.
+def read_row_ids(path: Path) -> tuple[str, ...]:
+    """Gives the ids of the rows that must be predicted, in the file's order.
 
     Raises:
         DataError: If the file or its column is missing, or an id is malformed or listed twice.
     """
-    rows: dict[str, list[int]] = {}
+    names = []
     for line, (text,) in read_columns(path, ("sample_id",)):
         try:
-            sample_id, second = split_row_id(text)
+            split_row_id(text)
         except DataError as error:
             raise DataError(f"{path}, line {line}: {error}") from error
+        names.append(text)
+    counts = Counter(split_row_id(name) for name in names)
+    twice = [name for name in names if counts[split_row_id(name)] > 1]
+    if twice:
+        raise DataError(f"{path}: {twice[0]} is listed {counts[split_row_id(twice[0])]} times, need once")
+    return tuple(names)
+
+
+def seconds_of(row_ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Gives trial id to its seconds, both in the order of the rows.
+
+    >>> seconds_of(["predict1_V02_T001", "predict1_V01_T000", "predict1_V02_T000"])
+    {'predict1/video_02': (1, 0), 'predict1/video_01': (0,)}
+    """
+    rows: dict[str, list[int]] = {}
+    for name in row_ids:
+        sample_id, second = split_row_id(name)
         rows.setdefault(sample_id, []).append(second)
-    for sample_id, seconds in rows.items():
-        twice = [second for second, count in Counter(seconds).items() if count > 1]
-        if twice:
-            raise DataError(
-                f"{path}: {row_id(sample_id, twice[0])} is listed {seconds.count(twice[0])} times, need once"
-            )
     return {sample_id: tuple(seconds) for sample_id, seconds in rows.items()}
+
+
+def read_sample_ids(path: Path) -> dict[str, tuple[int, ...]]:
+    """Gives the rows that must be predicted: trial id to its seconds, both in the file's order.
+
+    Raises:
+        DataError: As read_row_ids does.
+    """
+    return seconds_of(read_row_ids(path))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:

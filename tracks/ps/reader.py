@@ -58,6 +58,7 @@ def read_ps(root: Path, split: str) -> TrackData:
         clips=tuple(clip for part in parts for clip in part.clips),
         samples=tuple(sample for part in parts for sample in part.samples),
         notes=tuple(notes),
+        row_ids=parts[0].row_ids if len(parts) == 1 else (),
     )
 
 
@@ -83,10 +84,11 @@ def _read_train(root: Path) -> TrackData:
 
 def _read_test(root: Path) -> TrackData:
     ids_path, targets_path = root / "sample_ids.csv", root / "targets.csv"
-    ids = layout.read_sample_ids(ids_path) if ids_path.is_file() else None
+    asked = layout.read_row_ids(ids_path) if ids_path.is_file() else ()
     targets = read_targets(targets_path) if targets_path.is_file() else {}
-    if ids is None and targets:
-        ids = {sample_id: tuple(rows) for sample_id, rows in targets.items()}
+    if not asked:
+        asked = tuple(layout.row_id(sample_id, second) for sample_id, rows in targets.items() for second in rows)
+    ids = layout.seconds_of(asked) or None
     clips, bare = layout.read_inputs(root, ids)
     notes: list[str] = []
     if ids is not None:
@@ -98,7 +100,11 @@ def _read_test(root: Path) -> TrackData:
     if left_out:
         notes.append(f"leaderboard subjects without a row in {ids_path.name}, left out: {', '.join(sorted(left_out))}")
     first = (_count_note("leaderboard", clips, samples), *_rate_notes(clips))
-    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=(*first, *notes))
+    every = tuple(
+        layout.row_id(item.sample_id, second) for item in samples for second in range(int(item.duration_s or 0))
+    )
+    row_ids = () if asked == every else asked
+    return TrackData(clips=tuple(clips), samples=tuple(samples), notes=(*first, *notes), row_ids=row_ids)
 
 
 def read_ps_manifest(path: Path, split: str) -> TrackData:

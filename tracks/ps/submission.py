@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from mersuite.clip import Prediction
 from mersuite.errors import SubmissionError
 from mersuite.formats.manifest import is_manifest, read_manifest
 from mersuite.predictions import is_prediction_file, read_predictions
-from tracks.ps.layout import LABEL_MAX, LABEL_MIN, STREAMS, read_sample_ids, row_id
+from tracks.ps.layout import LABEL_MAX, LABEL_MIN, STREAMS, row_id, seconds_of, split_row_id
 from tracks.ps.reader import TARGET, manifest_trial
 from tracks.ps.rows import COLUMNS, rows_of, write_rows
 from tracks.ps.scores import valence_arousal_metrics
@@ -23,7 +24,7 @@ Table = dict[str, tuple[float, float]]
 
 
 def write_predictions_csv(
-    predictions: Sequence[Prediction], out: Path, *, uses_prior: bool | None, sample_ids: Path | None = None
+    predictions: Sequence[Prediction], out: Path, *, uses_prior: bool | None, row_ids: Sequence[str] = ()
 ) -> str:
     """Writes predictions.csv, reads it back and gives a line that says what was written.
 
@@ -34,12 +35,12 @@ def write_predictions_csv(
         out: The csv file.
         uses_prior: Whether the stimulus prior took part, for the line; None where nobody knows. Why not in the file:
             its columns are fixed, and the organisers' rule asks for the statement beside it.
-        sample_ids: The organisers' sample_ids.csv; None writes every second of every trial.
+        row_ids: Rows to write, in this order; () writes every second of every trial.
 
     Raises:
         SubmissionError: If there is no prediction, a trial is predicted twice, ratings are not finite or ids and
             predictions do not fit. Nothing is written then.
-        DataError: If sample_ids.csv or a trial's id is malformed.
+        DataError: If the id of a row or a trial is malformed.
     """
     answers = {prediction.sample_id: prediction.answer for prediction in predictions}
     if not answers:
@@ -48,7 +49,7 @@ def write_predictions_csv(
         raise SubmissionError(
             f"{out}: {len(predictions) - len(answers)} trials are predicted twice; need one prediction each"
         )
-    rows = rows_of(answers, None if sample_ids is None else read_sample_ids(sample_ids))
+    rows = _asked_rows(answers, row_ids) if row_ids else rows_of(answers)
     write_rows(rows, out)
     written = read_table(out)
     if written != {name: (valence, arousal) for name, valence, arousal in rows}:
@@ -60,6 +61,12 @@ def write_predictions_csv(
         None: "use of a prior is not stated",
     }
     return f"{out}: {len(rows)} rows of {len(answers)} trials; {prior[uses_prior]}"
+
+
+def _asked_rows(answers: Mapping[str, Any], row_ids: Sequence[str]) -> list[tuple[str, int, int]]:
+    rows = rows_of(answers, seconds_of(row_ids))
+    found = {split_row_id(name): (valence, arousal) for name, valence, arousal in rows}
+    return [(name, *found[split_row_id(name)]) for name in row_ids]
 
 
 def read_table(path: Path) -> Table:
@@ -114,7 +121,7 @@ def score_tables(
 
 
 def _read_jsonl(path: Path) -> Table:
-    _, predictions = read_predictions(path, track="ps")
+    header, predictions = read_predictions(path, track="ps")
     table: Table = {}
     for prediction in predictions:
         values = np.asarray(prediction.answer, dtype=np.float64)
@@ -125,7 +132,7 @@ def _read_jsonl(path: Path) -> Table:
         for second, (valence, arousal) in enumerate(values.tolist()):
             name = row_id(prediction.sample_id, second)
             table[name] = (_in_range(valence, path, name, "valence"), _in_range(arousal, path, name, "arousal"))
-    return table
+    return {name: table[name] for name in header.row_ids or table if name in table}
 
 
 def _read_manifest(path: Path) -> Table:

@@ -87,6 +87,18 @@ def test_leaderboard_rows_come_from_sample_ids_and_truth_from_targets(intact: Pa
     assert last.duration_s == len(full) - 1, "the made-up leaderboard is one row short, like the real one"
 
 
+def test_rows_with_gaps_or_in_another_order_are_kept_for_the_submission(root: Path):
+    assert read_ps(root, "test").row_ids == ()
+    header, *ids = (root / "sample_ids.csv").read_text().split()
+    asked = [name for name in reversed(ids) if not name.endswith("_T001")]
+    (root / "sample_ids.csv").write_text("\n".join([header, *asked]) + "\n")
+    (root / "targets.csv").unlink()
+    data = read_ps(root, "test")
+    assert data.row_ids == tuple(asked)
+    assert sum(sample.duration_s for sample in data.samples) == len(ids)
+    assert read_ps(root, "all").row_ids == ()
+
+
 def test_split_all_gives_both(intact: Path):
     data = read_ps(intact, "all")
     assert {clip.groups["subject"] for clip in data.clips} == {"test_1", "test_2", "predict1", "predict2"}

@@ -3,9 +3,11 @@ import csv
 import numpy as np
 import pytest
 
+from mersuite import api
 from mersuite.clip import Prediction
-from mersuite.errors import DataError, SubmissionError
+from mersuite.errors import ConfigError, DataError, SubmissionError
 from mersuite.predictions import PredictionHeader, write_predictions
+from tracks.ps.layout import read_row_ids
 from tracks.ps.rows import round_ratings, rows_of
 from tracks.ps.scores import metrics_of_answers, valence_arousal_metrics
 from tracks.ps.submission import read_table, score_tables, write_predictions_csv
@@ -48,11 +50,11 @@ def test_line_says_whether_the_prior_was_used(tmp_path, uses_prior, words):
 
 
 def test_order_and_rows_follow_sample_ids(tmp_path):
-    ids = ["predict2_V15_T001", "predict2_V15_T000", "predict1_V01_T000", "predict1_V01_T002"]
+    ids = ["predict2_V15_T001", "predict1_V01_T000", "predict2_V15_T000", "predict1_V01_T002"]
     listed = _csv(tmp_path, "sample_id\n" + "\n".join(ids) + "\n", "sample_ids.csv")
     out = tmp_path / "predictions.csv"
     write_predictions_csv(
-        [_prediction(), _prediction("predict2/video_15", 2)], out, uses_prior=False, sample_ids=listed
+        [_prediction(), _prediction("predict2/video_15", 2)], out, uses_prior=False, row_ids=read_row_ids(listed)
     )
     assert [line.split(",")[0] for line in out.read_text().splitlines()[1:]] == ids
 
@@ -62,7 +64,7 @@ def test_ids_without_prediction_are_named_and_nothing_is_written(tmp_path):
     with pytest.raises(
         SubmissionError, match=r"2 rows of sample_ids.csv have no prediction: predict1_V01_T004, predict9"
     ):
-        write_predictions_csv([_prediction()], tmp_path / "out.csv", uses_prior=False, sample_ids=listed)
+        write_predictions_csv([_prediction()], tmp_path / "out.csv", uses_prior=False, row_ids=read_row_ids(listed))
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -220,3 +222,21 @@ def test_rows_of_unknown_truth_are_not_counted():
     assert (found["mae"], found["num_rows"]) == (2.0, 1)
     with pytest.raises(SubmissionError, match="none of the 1 rows has a known target; fill in the ratings"):
         score_tables({"b": (50, 50)}, {"b": (nan, nan)})
+
+
+def test_export_writes_the_rows_that_predict_was_asked_for(tmp_path):
+    ids = ("predict1_V01_T003", "predict1_V01_T000", "predict1_V01_T002")
+    header = PredictionHeader(track="ps", run="r", evaluation="e", split="test", row_ids=ids)
+    write_predictions(tmp_path / "p.jsonl", header, [_prediction()])
+    api.export("ps", out=tmp_path / "asked.csv", pred=tmp_path / "p.jsonl")
+    assert tuple(read_table(tmp_path / "asked.csv")) == tuple(read_table(tmp_path / "p.jsonl")) == ids
+    listed = _csv(tmp_path, "sample_id\npredict1_V01_T001\n", "sample_ids.csv")
+    api.export("ps", out=tmp_path / "listed.csv", pred=tmp_path / "p.jsonl", ids=listed)
+    assert read_table(tmp_path / "listed.csv") == {"predict1_V01_T001": (100.0, 101.0)}
+
+
+def test_ids_go_with_predictions_only(tmp_path):
+    with pytest.raises(ConfigError, match=r"need either pred=FILE\.jsonl, perhaps with ids=FILE, or ckpt=RUN"):
+        api.export("ps", out=tmp_path / "o.zip", ckpt=tmp_path, ids=tmp_path / "ids.csv")
+    with pytest.raises(ConfigError, match=r"need either pred=FILE\.jsonl"):
+        api.export("ps", out=tmp_path / "o.zip")
