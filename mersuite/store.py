@@ -83,6 +83,8 @@ class FeatureStore:
         self, path: Path, *, readonly: bool, wait: bool = False, map_size_bytes: int = DEFAULT_MAP_SIZE_BYTES
     ) -> None:
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"store.path: {self.path} is a file, need a folder")
         self.readonly = readonly
         self._writer = None if readonly else _lock_for_writing(self.path, wait)
         try:

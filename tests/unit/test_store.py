@@ -11,7 +11,7 @@ import pytest
 from mersuite import store_environment
 from mersuite.clip import Signal
 from mersuite.errors import StoreError
-from mersuite.store import FeatureStore, SourceHash
+from mersuite.store import FeatureStore, SourceHash, open_if_made
 from mersuite.store_entry import StoreKey, checksum_matches, key_bytes, pack, parse_key
 
 TINY = 2**16
@@ -196,10 +196,10 @@ def test_a_folder_with_other_files_is_not_made_a_store(tmp_path: Path) -> None:
         FeatureStore(tmp_path, readonly=False)
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_above_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot make a feature store here"):
-        FeatureStore(tmp_path / "file", readonly=False)
+        FeatureStore(tmp_path / "file" / "store", readonly=False)
 
 
 def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
@@ -334,3 +334,13 @@ def test_hashes_of_sources_are_remembered_by_path(path: Path, tmp_path: Path) ->
         store.put({}, {tmp_path / "a.mat": item})
         assert store.source_hash(tmp_path / "a.mat") == item
         assert store.source_hash(tmp_path / "b.mat") is None
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_path_of_a_file_is_refused(tmp_path: Path, readonly: bool) -> None:
+    (tmp_path / "store").write_text("mine")
+    with pytest.raises(StoreError, match=r"store\.path: .*store is a file, need a folder"):
+        FeatureStore(tmp_path / "store", readonly=readonly)
+    with pytest.raises(StoreError, match="is a file, need a folder"):
+        open_if_made(tmp_path / "store")
+    assert (tmp_path / "store").read_text() == "mine"
