@@ -44,6 +44,8 @@ class FakeConfig:
         clip_strength: Standard deviation, in label points, of the part of the ratings that a clip has in common.
         own_strength: Standard deviation, in label points, of each person's own part.
         label_mean: Mean valence and arousal. Why not 128: the constant and the training median must differ.
+        onset_points: Label points by which ratings lie lower when a clip begins; they come up over some 10 s. Why: a
+            system that finds out the time from signals of noise (snr=0) then shows by beating the median.
         label_lag_s: Whole seconds by which ratings follow the signals.
         signals: Folder of real recordings to use as carrier instead of synthetic noise.
         seed: Everything that is random follows from it.
@@ -59,6 +61,7 @@ class FakeConfig:
     clip_strength: float = 40.0
     own_strength: float = 32.0
     label_mean: tuple[float, float] = (105.0, 150.0)
+    onset_points: float = 0.0
     label_lag_s: int = 0
     signals: Path | None = None
     seed: int = 0
@@ -79,6 +82,7 @@ class FakeConfig:
         require(0 <= self.snr < float("inf"), f"snr: need 0 or more, got {self.snr}")
         require(self.clip_strength >= 0 and self.own_strength >= 0, "clip_strength, own_strength: need 0 or more")
         require(all(1 <= mean <= 255 for mean in self.label_mean), f"label_mean: need 1 to 255, got {self.label_mean}")
+        require(0 <= self.onset_points <= 127, f"onset_points: need 0 to 127, got {self.onset_points}")
         require(0 <= self.label_lag_s <= 30, f"label_lag_s: need 0 to 30 s, got {self.label_lag_s}")
         require(self.seed >= 0, f"seed: need 0 or more, got {self.seed}")
 

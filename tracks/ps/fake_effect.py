@@ -2,7 +2,7 @@
 
 Model, for subject s, clip c, second t and dimension d (all Gaussian before rounding):
 
-    label = clip(round(label_mean[d] + curve[c, t, d] + own[s, c, t, d]), 1, 255)
+    label = clip(round(label_mean[d] + curve[c, t, d] + own[s, c, t, d]), 1, 255)    (curve holds the onset)
     latent = (sqrt(snr) * own / own_strength + noise) / sqrt(1 + snr)
 
 `noise` has the temporal covariance of `own`. Why: then E[own | the whole latent] = own_strength * sqrt(snr / (1 + snr))
@@ -31,6 +31,8 @@ OWN_TIME_S = 3.0
 HISTORY_S = 20
 """The latent begins this long before the trial. Why: the slow fNIRS response would otherwise rise from zero at the
 start of every trial and tell how much time has passed."""
+ONSET_S = 3.0
+"""Seconds in which what ratings lack when a clip begins falls to 1 / e; 4 % are left after 10 s."""
 CURVE_LEVEL_SHARE = 0.6
 CURVE_TIME_S = 12.0
 _MAX_DRAWS = 3_000_000
@@ -63,8 +65,13 @@ def draw_clips(config: FakeConfig) -> Clips:
     for clip, length in enumerate(lengths):
         smooth = root @ rng.standard_normal((config.max_clip_s, 2))
         curve = np.sqrt(CURVE_LEVEL_SHARE) * levels[clip] + np.sqrt(1 - CURVE_LEVEL_SHARE) * smooth[:length]
-        curves.append(config.clip_strength * curve)
+        curves.append(config.clip_strength * curve - _onset(config, int(length)))
     return Clips(lengths_s=tuple(int(length) for length in lengths), curves=tuple(curves))
+
+
+def _onset(config: FakeConfig, num_seconds: int) -> np.ndarray:
+    """What every clip's ratings lack at its beginning: (second, 1) label points, gone after some 10 s."""
+    return config.onset_points * np.exp(-np.arange(num_seconds) / ONSET_S)[:, None]
 
 
 def draw_trial(config: FakeConfig, clips: Clips, clip: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +101,7 @@ def bayes_errors(config: FakeConfig, clips: Clips) -> dict[str, dict[str, float 
     """
     rng = np.random.default_rng([config.seed, 1])
     curves = np.concatenate(clips.curves)
+    onsets = [_onset(config, length) for length in clips.lengths_s]
     draws = max(_MAX_DRAWS // curves.size, 50)
     own, noise = rng.standard_normal((2, draws, *curves.shape))
     latent = (np.sqrt(config.snr) * own + noise) / np.sqrt(1 + config.snr)
@@ -109,7 +117,7 @@ def bayes_errors(config: FakeConfig, clips: Clips) -> dict[str, dict[str, float 
         "prior": (common, "the true curve of the clip at each second, no signal"),
         "fused": (common + expected_own, "the true curve plus E[own | latent]"),
         "unseen_clips": (
-            expected_own + np.asarray(config.label_mean),
+            expected_own + np.asarray(config.label_mean) - np.concatenate(onsets).mean(),
             "E[own | latent] plus the mean of the distribution that clips are drawn from",
         ),
     }

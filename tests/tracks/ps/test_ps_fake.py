@@ -171,6 +171,7 @@ def test_full_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytes
         ({"snr": -1.0}, "snr: need 0 or more"),
         ({"own_strength": -1.0}, "own_strength: need 0 or more"),
         ({"label_mean": (0.0, 100.0)}, "label_mean: need 1 to 255"),
+        ({"onset_points": -1.0}, "onset_points: need 0 to 127, got -1.0"),
         ({"label_lag_s": 31}, "label_lag_s: need 0 to 30 s"),
         ({"seed": -1}, "seed: need 0 or more"),
         ({"num_subject": 3}, "did you mean 'num_subjects'"),
@@ -222,6 +223,17 @@ def test_signals_do_not_depend_on_clip_curves_or_label_means(tmp_path: Path):
     assert a["annotations/test_1_label.mat"] != b["annotations/test_1_label.mat"]
     for name in layout.STREAM_FILES.values():
         assert a[f"data/test_1/{name}"] == b[f"data/test_1/{name}"]
+
+
+def test_onset_lowers_the_ratings_of_the_first_ten_seconds_alone():
+    plain = FakeConfig(num_clips=6, min_clip_s=30, max_clip_s=60)
+    risen = draw_clips(replace(plain, onset_points=40.0))
+    for before, after in zip(draw_clips(plain).curves, risen.curves, strict=True):
+        gap = after - before
+        assert np.allclose(gap[0], -40.0) and (np.diff(gap[:10], axis=0) > 0).all()
+        assert np.abs(gap[12:]).max() < 1.5
+    errors = [bayes_errors(replace(plain, onset_points=points), draw_clips(plain)) for points in (0.0, 40.0)]
+    assert errors[0]["prior"] == errors[1]["prior"]
 
 
 def test_ratings_use_the_whole_path_to_integers_in_range():
