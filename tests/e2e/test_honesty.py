@@ -67,6 +67,14 @@ def test_no_effect_is_found_where_there_is_none(tmp_path: Path) -> None:
     assert metrics["constant"]["mae"] > 1.1 * metrics["median"]["mae"]
 
 
+def test_signals_of_noise_do_not_tell_when_a_clip_began(tmp_path: Path) -> None:
+    fake = ["num_subjects=12", "num_clips=8", "snr=0", "min_clip_s=12", "max_clip_s=40", "onset_points=40"]
+    _, run = _fit(tmp_path, fake, "cv.folds=3", "ps.system=signal", "evaluate=signal", "runtime.prepare_workers=1")
+    answers = [np.asarray(row.answer) for row in read_predictions(run / "oof.jsonl")[1]]
+    early, late = (np.concatenate([answer[part] for answer in answers]) for part in (slice(0, 4), slice(10, None)))
+    assert np.abs(early.mean(axis=0) - late.mean(axis=0)).max() < 4, "ratings are 25 points lower early on"
+
+
 def test_default_model_comes_within_ten_percent_of_the_best_possible_error(tmp_path: Path) -> None:
     metrics, run = _fit(tmp_path, ["num_subjects=24", "num_clips=15", "snr=1"], "evaluate=median,signal,prior")
     bayes = json.loads((tmp_path / "data" / "bayes.json").read_text(encoding="utf-8"))
