@@ -226,7 +226,7 @@ def test_predicting_again_gives_the_same_file(shown: Shown):
         ("mersuite predict ckpt=demo_ps data.root=demo_ps out=new.jsonl", r"demo_ps.*run\.json"),
         ("mersuite predict ckpt=runs/ps data.root=demo_ps split=tset out=new.jsonl", r"split='tset': did you mean 't"),
         ("mersuite predict ckpt=runs/ps data.root=demo_ps out=new.csv", r"out: .*\.jsonl, got new\.csv"),
-        ("mersuite prepare track=ps data.root=demo_ps store.path=report.html", r"store.path: report.html is a file, need a folder"),
+        ("mersuite prepare track=ps data.root=demo_ps store.path=report.html", r"store\.path: report\.html is a file"),
         ("mersuite score track=ps pred=absent.csv target=demo_ps/targets.csv", r"absent\.csv: no such file"),
         ("mersuite report run=demo_ps out=new.html", r"demo_ps"),
         ("mersuite report run=runs/ps out=new.html clips=nobody", r"no trial 'nobody'"),
