@@ -45,7 +45,7 @@ class ParsedError(Exception):
     """What a stand-in raises in place of the work, once all words have been understood."""
 
 
-def understand(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def check_understood(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """Runs a command up to the call of the api that does the work; raises ConfigError where a word does not fit."""
 
     def config_only(*_: Any, **__: Any) -> None:
@@ -83,7 +83,7 @@ def test_documents_show_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_shown_command_is_understood(monkeypatch: pytest.MonkeyPatch, command: str):
-    understand(monkeypatch, command)
+    check_understood(monkeypatch, command)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_shown_command_is_understood(monkeypatch: pytest.MonkeyPatch, command: s
 )
 def test_command_that_does_not_fit_would_be_noticed(monkeypatch: pytest.MonkeyPatch, command: str, message: str):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        understand(monkeypatch, command)
+        check_understood(monkeypatch, command)
 
 
 def test_readme_lists_exactly_the_verbs_that_are_there():

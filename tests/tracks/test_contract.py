@@ -283,8 +283,8 @@ def test_evaluations_have_names_of_their_own_and_say_their_protocol(name: str):
 def test_every_evaluation_is_a_valid_system(name: str, evaluation: str):
     config = api.config(name)
     (item,) = [item for item in evaluations_of(name) if item.name == evaluation]
-    with_overrides(config, item.overrides)
-    json.dumps(track_of(name).traits(config))
+    system = with_overrides(config, item.overrides)
+    assert json.loads(json.dumps(track_of(name).traits(system))) == dict(track_of(name).traits(system))
 
 
 @pytest.mark.parametrize(("name", "evaluation"), EVALUATIONS)

@@ -299,7 +299,7 @@ def test_packages_of_the_challenge_are_told_from_ours() -> None:
 # ---- the check of what was written
 
 
-def refused(checkpoint: Checkpoint, out: Path, message: str) -> None:
+def check_refused(checkpoint: Checkpoint, out: Path, message: str) -> None:
     with pytest.raises(SubmissionError, match=message):
         write_code_submission([checkpoint], out, TRAITS, answer)
     assert not list(out.parent.iterdir())
@@ -315,7 +315,9 @@ def test_zip_that_lacks_a_file_is_refused(prior: Checkpoint, tmp_path: Path, mon
         return {name: content for name, content in carried_files(parts).items() if "rates" not in name}
 
     monkeypatch.setattr(code_submission, "carried_files", lacking)
-    refused(prior, tmp_path / "s.zip", r"does not run apart from this installation: .*does not hold tracks\.ps\.rates")
+    check_refused(
+        prior, tmp_path / "s.zip", r"does not run apart from this installation: .*does not hold tracks\.ps\.rates"
+    )
 
 
 def test_zip_that_imports_more_inside_a_function_is_refused(
@@ -330,7 +332,7 @@ def test_zip_that_imports_more_inside_a_function_is_refused(
         }
 
     monkeypatch.setattr(code_submission, "carried_files", importing)
-    refused(prior, tmp_path / "s.zip", r"mne is not among the packages of the challenge's machine")
+    check_refused(prior, tmp_path / "s.zip", r"mne is not among the packages of the challenge's machine")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_zip_that_answers_otherwise_is_refused(change, message, prior, tmp_path,
 
     monkeypatch.setattr(code_check, "run_apart", apart)
     monkeypatch.setattr(code_check, "expected_rows", lambda *args: change(expected_rows(*args)))
-    refused(prior, tmp_path / "s.zip", message)
+    check_refused(prior, tmp_path / "s.zip", message)
 
 
 def test_run_on_other_recordings_is_refused(fake_ps: Path, tmp_path: Path) -> None:
@@ -354,12 +356,14 @@ def test_run_on_other_recordings_is_refused(fake_ps: Path, tmp_path: Path) -> No
     info = replace(checkpoint.context.streams["eeg_bands"], num_channels=7)
     streams = {**checkpoint.context.streams, "eeg_bands": info}
     other = replace(checkpoint, context=replace(checkpoint.context, streams=streams))
-    refused(other, tmp_path / "s.zip", "does not answer recordings in the challenge's layout: .*does not fit the data")
+    check_refused(
+        other, tmp_path / "s.zip", "does not answer recordings in the challenge's layout: .*does not fit the data"
+    )
 
 
 def test_zip_that_does_not_end_is_refused(prior, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(code_check, "TIMEOUT_S", 0.01)
-    refused(prior, tmp_path / "s.zip", r"did not answer a made-up clip within 0\.01 s")
+    check_refused(prior, tmp_path / "s.zip", r"did not answer a made-up clip within 0\.01 s")
 
 
 def test_made_up_input_has_no_labels(tmp_path: Path) -> None:
