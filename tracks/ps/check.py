@@ -12,7 +12,7 @@ import numpy as np
 
 from mersuite.clip import Media
 from mersuite.errors import DataError
-from mersuite.media.physio import mat_shapes, read_mat_array, read_reservations, read_signal, where
+from mersuite.media.physio import mat_shapes, read_mat_array, read_reservations, read_signal, refuse_nan, where
 from mersuite.progress import progress_bars
 from mersuite.track import CheckRow
 from tracks.ps import layout, reader
@@ -124,7 +124,7 @@ def _check_kind(root: Path, kind: str, subjects: Sequence[str], full: bool) -> l
     rows.append(_count(f"{word} seconds", seconds, PUBLISHED_SECONDS[kind]))
     found = ", ".join(f"{rate} ({count} subjects)" for rate, count in sorted(rates.items()))
     rows.append(CheckRow(name=f"{word} rates", found=found, expected="the same for all", ok=len(rates) <= 2 or None))
-    signal_rows, signal_faults = _check_signals(headers, full)
+    signal_rows, signal_faults = _check_signals(root, headers, full)
     rows += [
         CheckRow(name=f"{word} {row.name}", found=row.found, expected=row.expected, ok=row.ok) for row in signal_rows
     ]
@@ -194,12 +194,12 @@ def _label_lengths(path: Path, faults: list[CheckRow]) -> dict[int, int]:
 
 
 def _check_signals(
-    headers: Mapping[str, Mapping[str, SignalFile]], full: bool
+    root: Path, headers: Mapping[str, Mapping[str, SignalFile]], full: bool
 ) -> tuple[list[CheckRow], list[CheckRow]]:
     """Reads the signals: rows of amplitudes, and faults."""
     media = [
-        (stream, Media(path=file.path, key=key, rate_hz=1.0))
-        for files in headers.values()
+        (stream, Media(path=file.path, key=key, rate_hz=1.0), _kept_channels(root, subject, stream))
+        for subject, files in headers.items()
         for stream, file in files.items()
         for key in (list(file.shapes) if full else list(file.shapes)[:1])
     ]
@@ -210,7 +210,7 @@ def _check_signals(
             results.append(result)
             advance(READING, 1)
     faults = [row for found, _ in results for row in found]
-    sizes = [size for (stream, _), (_, size) in zip(media, results, strict=True) if stream == "eeg" and size]
+    sizes = [size for (stream, *_), (_, size) in zip(media, results, strict=True) if stream == "eeg" and size]
     rows = []
     if sizes:
         size = float(np.median(sizes))
@@ -225,13 +225,31 @@ def _check_signals(
     return rows, faults
 
 
-def _check_signal(stream: str, medium: Media) -> tuple[list[CheckRow], float]:
-    """Faults of one variable, and the median standard deviation of its channels."""
+def _kept_channels(root: Path, subject: str, stream: str) -> np.ndarray | None:
+    """Which fNIRS channels the reservations keep, (channel,) bool; None where all count or they cannot be read."""
+    path = root / layout.RESERVATIONS_FILE
+    if not stream.startswith("fnirs") or not path.is_file():
+        return None
     try:
-        signal = read_signal(medium, allow_flat=True)
+        return read_reservations(path, subject)
+    except DataError:
+        return None  # _check_tables reports it
+
+
+def _check_signal(stream: str, medium: Media, kept: np.ndarray | None) -> tuple[list[CheckRow], float]:
+    """Faults of one variable, and the median deviation of its channels; ruled-out channels may hold anything."""
+    try:
+        signal = read_signal(medium, allow_flat=True, allow_nan=True)
+        num_channels = signal.data.shape[1]
+        judged = np.arange(num_channels)
+        if kept is not None and num_channels % len(kept) == 0:
+            judged = np.flatnonzero(np.tile(kept, num_channels // len(kept)))
+        refuse_nan(signal, where(medium), judged.tolist())
     except DataError as error:
         return [fault(error)], 0.0
-    spread = signal.data.std(axis=0)
+    if not judged.size:
+        return [], 0.0
+    spread = signal.data[:, judged].std(axis=0)
     flat = np.flatnonzero(np.ptp(signal.data, axis=0) == 0)
     rows = []
     if flat.size and stream.startswith("eeg"):

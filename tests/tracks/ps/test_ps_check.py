@@ -95,6 +95,27 @@ def test_every_fault_is_listed_with_its_file(root: Path):
         assert any(part in text for text in found), part
 
 
+def test_nan_counts_only_in_fnirs_channels_that_the_reservations_keep(root: Path):
+    table = root / layout.RESERVATIONS_FILE
+    lines = table.read_text(encoding="utf-8").splitlines()
+    header = lines[0].split(",")
+    cells = next(line.split(",") for line in lines if line.startswith("test_1,"))
+    cells[1:] = ["1"] * (len(header) - 1)
+    cells[header.index("ch-5")] = "0"
+    table.write_text(
+        "\n".join([lines[0], ",".join(cells), *[x for x in lines[1:] if not x.startswith("test_1,")]]) + "\n"
+    )
+
+    def spoil(channel: int) -> None:
+        path = root / "data/test_1/fNIRS_videos.mat"
+        change(path, "video_1", lambda array: np.where(np.arange(51)[None, :, None] == channel, np.nan, array))
+
+    spoil(4)
+    assert faults(check_ps(root)) == []
+    spoil(7)
+    assert any("fNIRS_videos.mat: video_1: NaN or infinite" in text for text in faults(check_ps(root)))
+
+
 def test_files_only_some_subjects_have_are_faults_but_a_missing_modality_is_none(root: Path):
     for path in root.glob("data/*/fNIRS_*.mat"):
         path.unlink()
