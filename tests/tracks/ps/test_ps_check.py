@@ -1,11 +1,14 @@
 import os
 import shutil
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mat_files import change
 
 from mersuite.track import CheckRow
 from tracks.ps import layout
@@ -25,12 +28,6 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(intact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(intact, tmp_path / "ps"))
-
-
-def change(path: Path, key: str, function: Callable[[np.ndarray], np.ndarray | None]) -> None:
-    content = {name: array for name, array in scipy.io.loadmat(path).items() if not name.startswith("__")}
-    changed = function(content.pop(key))
-    scipy.io.savemat(path, content if changed is None else {**content, key: changed}, do_compression=True)
 
 
 def faults(rows: list[CheckRow]) -> list[str]:

@@ -1,11 +1,16 @@
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mat_files import change
 
 from mersuite.errors import ConfigError, DataError
 from mersuite.media.physio import read_signal
@@ -26,13 +31,6 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(intact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(intact, tmp_path / "ps"))
-
-
-def change(path: Path, key: str, function: Callable[[np.ndarray], np.ndarray | None]) -> None:
-    """Rewrites one variable of a .mat file; None takes it out."""
-    content = {name: array for name, array in scipy.io.loadmat(path).items() if not name.startswith("__")}
-    changed = function(content.pop(key))
-    scipy.io.savemat(path, content if changed is None else {**content, key: changed}, do_compression=True)
 
 
 def test_training_trials_have_ratings_streams_and_groups(intact: Path):
