@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 QUIET = ["runtime.accelerator=cpu", "runtime.progress=false"]
 
 
-def _fit(folder: Path, fake: list[str], *words: str) -> tuple[Mapping[str, Mapping[str, Any]], Path]:
+def _fit(folder: Path, fake: list[str], *words: str, seed: int = 3) -> tuple[Mapping[str, Mapping[str, Any]], Path]:
     """Writes data, fits, and gives the metrics and the run folder."""
     data, run = folder / "data", folder / "run"
-    api.fake("ps", data, overrides=[*fake, "rate_hz=200", "num_leaderboard_subjects=0", "seed=3"])
+    api.fake("ps", data, overrides=[*fake, "rate_hz=200", "num_leaderboard_subjects=0", f"seed={seed}"])
     places = [f"data.root={data}", f"store.path={folder / 'store'}", f"run.dir={run}"]
     return api.fit(api.config("ps", overrides=[*places, *QUIET, *words])).metrics, run
 
@@ -55,16 +55,23 @@ def test_strong_effect_is_found_on_people_never_seen(tmp_path: Path) -> None:
 
 
 def test_no_effect_is_found_where_there_is_none(tmp_path: Path) -> None:
-    """snr=0, label means away from 128, strong clips of unequal lengths: nothing leaks through length, time or ids."""
+    """snr=0, label means away from 128, strong clips of unequal lengths: nothing leaks through length, time or ids.
+
+    Why three draws: with 12 people chance alone moves one draw by about 1 %; the bound is on their mean.
+    """
     fake = ["num_subjects=12", "num_clips=8", "snr=0", "min_clip_s=12", "max_clip_s=40", "label_mean=[90,165]"]
-    metrics, run = _fit(tmp_path, fake, "cv.folds=3", "evaluate=constant,median,signal,ridge,prior")
-    for system in ("signal", "ridge"):
-        value, _, high = _difference(run, system, "median")
-        assert high > 0, f"{system} beats the median beyond noise"
-        assert value > -0.02 * metrics["median"]["mae"], system
-    # the same data would betray a leak: who knows the clip is much better than who does not
-    assert metrics["prior"]["mae"] < 0.75 * metrics["median"]["mae"]
-    assert metrics["constant"]["mae"] > 1.1 * metrics["median"]["mae"]
+    gains: dict[str, list[float]] = {"signal": [], "ridge": []}
+    for seed in (3, 4, 5):
+        words = ["cv.folds=3", "evaluate=constant,median,signal,ridge,prior"]
+        metrics, run = _fit(tmp_path / str(seed), fake, *words, seed=seed)
+        for system in gains:
+            value, _, high = _difference(run, system, "median")
+            assert high > 0, f"{system} beats the median beyond noise"
+            gains[system].append(value / metrics["median"]["mae"])
+        # the same data would betray a leak: who knows the clip is much better than who does not
+        assert metrics["prior"]["mae"] < 0.75 * metrics["median"]["mae"]
+        assert metrics["constant"]["mae"] > 1.1 * metrics["median"]["mae"]
+    assert all(np.mean(values) > -0.01 for values in gains.values()), gains
 
 
 def test_signals_of_noise_do_not_tell_when_a_clip_began(tmp_path: Path) -> None:
