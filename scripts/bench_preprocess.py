@@ -59,7 +59,7 @@ def pink(generator: np.random.Generator, num_channels: int, num_samples: int, ra
 
 def write_person(folder: Path, scale: float) -> None:
     """Writes the four files of one person; trials last `scale` times the published seconds."""
-    from tracks.ps.fake_files import write_mat
+    from mersuite.data.fake_files import write_mat
 
     generator = np.random.default_rng(0)
 

@@ -38,16 +38,31 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "bas
 OPTIONAL = {
     "av",
     "braindecode",
+    "cv2",
     "dask",
     "distributed",
     "edfio",
     "h5py",
     "matplotlib",
     "peft",
+    "skimage",
     "sklearn",
     "transformers",
 }
-HEAVY = {"torch", "mne", "pytorch_lightning", "torchmetrics", "pandas", "scipy", "optuna", "lmdb", "matplotlib"}
+HEAVY = {
+    "av",
+    "cv2",
+    "lmdb",
+    "matplotlib",
+    "mne",
+    "optuna",
+    "pandas",
+    "pytorch_lightning",
+    "scipy",
+    "torch",
+    "torchmetrics",
+    "transformers",
+}
 
 CARRIED = (
     "errors.py",

@@ -17,19 +17,33 @@ class Extractor(ABC):
     Attributes:
         Config: Frozen dataclass of the knobs; every field enters the fingerprint.
         version: Raised by hand whenever the code gives other numbers; it enters the fingerprint.
-        inputs: Media streams that are read. A clip without any of them is left out of this extractor's work;
-            "eeg_baseline?" marks one that is used when it is there.
+        inputs: Media streams that are read; the constructor sets its own where a knob names them. A clip without any of
+            them is left out of this extractor's work; "eeg_baseline?" marks one that is used when it is there.
         group_by: None when every clip stands alone; else clips with the same value of this group are given together
             ("subject": statistics over all trials of a person) and all their files enter the fingerprint.
     """
 
     Config: ClassVar[type]
     version: ClassVar[int]
-    inputs: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
     group_by: ClassVar[str | None] = None
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def survey(self, clips: Sequence[Clip]) -> None:
+        """Looks at all clips once, in the parent process, before any work; does nothing by default.
+
+        Here an extractor refuses what can be told at once: a model folder that lacks a file, sources that are missing,
+        a disk that is too small.
+
+        Args:
+            clips: All that this extractor will be given.
+
+        Raises:
+            MersuiteError: If the work cannot be done.
+        """
+        return
 
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
@@ -45,3 +59,13 @@ class Extractor(ABC):
         Raises:
             DataError: If a recording is unreadable or contradicts what its clip says.
         """
+
+
+def output_name(feature: str, stream: str) -> str:
+    """Names the stored stream of a feature of a media stream: the feature, and whose it is where the stream says so.
+
+    >>> output_name("prosody", "voice.speaker"), output_name("ngrams", "text.speaker.zh"), output_name("motion", "video")
+    ('prosody_speaker', 'ngrams_speaker_zh', 'motion')
+    """
+    role = stream.partition(".")[2].replace(".", "_")
+    return f"{feature}_{role}" if role else feature

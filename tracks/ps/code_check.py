@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mersuite import catalog
+from mersuite.data.fake_files import write_csv, write_mat
 from mersuite.errors import DataError, SubmissionError
 from mersuite.track import AnswerFunction
 from tracks.ps import layout
-from tracks.ps.fake_files import write_csv, write_mat
 from tracks.ps.rates import BASELINE_S
 from tracks.ps.rows import rows_of
 from tracks.ps.runtime import SubjectFeatures, extract_streams

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from mersuite.data import fake_files
 from mersuite.errors import DataError
 from mersuite.progress import Advance, progress_bars
 from mersuite.schema import plain, require
-from tracks.ps import fake_effect, fake_files, layout
+from tracks.ps import fake_effect, layout
 from tracks.ps.fake_effect import Clips
 from tracks.ps.fake_signals import FNIRS_RATE_HZ, Carrier, Person, PinkCarrier, draw_person, make_eeg, make_fnirs
 from tracks.ps.layout import NUM_FNIRS_CHANNELS, RESERVATIONS_FILE

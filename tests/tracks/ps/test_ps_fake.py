@@ -9,9 +9,10 @@ import scipy.io
 from scipy.signal import periodogram
 from scipy.stats import norm
 
+from mersuite.data import fake_files
 from mersuite.errors import ConfigError, DataError
 from mersuite.schema import build
-from tracks.ps import fake, fake_effect, fake_files, layout
+from tracks.ps import fake, fake_effect, layout
 from tracks.ps.fake import FakeConfig, write_fake
 from tracks.ps.fake_effect import HISTORY_S, bayes_errors, draw_clips, draw_trial
 from tracks.ps.fake_recorded import read_carrier
