@@ -64,8 +64,8 @@ class Extractor(ABC):
 def output_name(feature: str, stream: str) -> str:
     """Names the stored stream of a feature of a media stream: the feature, and whose it is where the stream says so.
 
-    >>> output_name("prosody", "voice.speaker"), output_name("ngrams", "text.speaker.zh"), output_name("motion", "video")
-    ('prosody_speaker', 'ngrams_speaker_zh', 'motion')
+    >>> output_name("ngrams", "text.speaker.zh"), output_name("motion", "video")
+    ('ngrams_speaker_zh', 'motion')
     """
     role = stream.partition(".")[2].replace(".", "_")
     return f"{feature}_{role}" if role else feature
