@@ -61,7 +61,7 @@ def fake(track: str, out: Path, *, overrides: Sequence[str] = ()) -> Mapping[str
 
 def check(run_config: RunConfig) -> list[CheckRow]:
     """Looks at everything in a data folder and reports what is there, missing or odd."""
-    return registry.load(run_config.track).check(run_config.data)
+    return registry.load(run_config.track).check(run_config)
 
 
 def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
@@ -71,7 +71,7 @@ def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
         DataError: If a recording is unreadable; what was finished is kept.
         StoreError: If the store cannot be written.
     """
-    data = registry.load(run_config.track).read(run_config.data, split)
+    data = registry.load(run_config.track).read(run_config, split)
     return _prepare(run_config, data, _extractors(run_config))
 
 
@@ -102,7 +102,7 @@ def store_prune(run_config: RunConfig) -> dict[str, Any]:
     """
     from mersuite.prepare import upkeep
 
-    data = registry.load(run_config.track).read(run_config.data, "all")
+    data = registry.load(run_config.track).read(run_config, "all")
     return upkeep.prune(run_config.store_path, data.clips, _extractors(run_config))
 
 
@@ -130,7 +130,7 @@ def _prepare(run_config: RunConfig, data: TrackData, extractors: Mapping[str, Ex
 def _ready_reader(run_config: RunConfig, data: TrackData) -> FeatureReader:
     from mersuite.prepare import FeatureReader
 
-    extractors = _extractors(run_config, registry.load(run_config.track).streams_read(run_config))
+    extractors = _extractors(run_config, registry.load(run_config.track).stored_streams(run_config))
     _prepare(run_config, data, extractors)
     return FeatureReader.open(run_config.store_path, data.clips, extractors)
 
@@ -147,7 +147,7 @@ def fit(run_config: RunConfig) -> FitResult:
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config.data, "train")
+    data = track.read(run_config, "train")
     require_samples(data, "train")
     plan_run(track, run_config, [sample for sample in data.samples if sample.target])  # faults show before long work
     with started_run(run_config) as folder:
@@ -205,7 +205,7 @@ def predict(
     ]
     first = checkpoints[0]
     _set_threads(first.config)
-    data = first.track.read(first.config.data, split)
+    data = first.track.read(first.config, split)
     require_samples(data, split if split != "train" else "all")
     reader = _ready_reader(first.config, data)
     predictions, lacking = answer(checkpoints, data.samples, reader), check_fits(first, reader, data.samples)
@@ -354,7 +354,7 @@ def sweep(run_config: RunConfig) -> SweepResult:
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config.data, "train")
+    data = track.read(run_config, "train")
     require_samples(data, "train")
     plan_sweep(track, run_config, data)  # faults show before the long work
     return run_sweep(track, run_config, data, _ready_reader(run_config, data))
@@ -390,7 +390,7 @@ def pretrain(run_config: RunConfig) -> dict[str, Any]:
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config.data, run_config.pretrain.split)
+    data = track.read(run_config, run_config.pretrain.split)
     require_samples(data, "all")
     with started_run(run_config, pretraining=True) as folder:
         return run_pretraining(track, run_config, data, _ready_reader(run_config, data), folder)

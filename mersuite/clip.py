@@ -64,8 +64,12 @@ class Sample:
         clip_id: The clip that it is about.
         groups: The clip's groups, copied so that splits need no look-up.
         duration_s: Seconds to predict, for targets that run in time; None for one target a clip.
+        streams: Model stream to the stored stream that plays its part for this sample, None where it has none; a stream
+            that is not named here is read under its own name. Why: the face of the person who is asked about is one
+            time the speaker's and another time the listener's.
         texts: Texts that belong to the sample and not to the clip, such as the two sides of a preference.
-        target: Name to array; empty where the truth is unknown. Targets in time are (second, dimension) float32.
+        target: Name to array; empty where the truth is unknown. Targets in time are (second, dimension) float32;
+            a label is an array of no axis that holds its name.
         weight: Weight in the loss.
     """
 
@@ -73,9 +77,14 @@ class Sample:
     clip_id: str
     groups: Mapping[str, str]
     duration_s: float | None = None
+    streams: Mapping[str, str | None] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     target: Mapping[str, np.ndarray] = field(default_factory=dict)
     weight: float = 1.0
+
+    def stored(self, stream: str) -> str | None:
+        """Gives the stored stream that plays the part of a model's stream; None where the sample has none."""
+        return self.streams.get(stream, stream)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

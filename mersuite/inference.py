@@ -66,8 +66,8 @@ def describe_streams(
     """
     found: dict[str, tuple[str, StreamInfo]] = {}
     for stream in streams:
-        for clip_id in dict.fromkeys(sample.clip_id for sample in samples):
-            signal = reader.get(clip_id, stream)
+        for clip_id, stored in dict.fromkeys((sample.clip_id, sample.stored(stream)) for sample in samples):
+            signal = None if stored is None else reader.get(clip_id, stored)
             if signal is None:
                 continue
             info = StreamInfo(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mersuite.clip import Batch
-    from mersuite.config import DataConfig, RunConfig
+    from mersuite.config import RunConfig
     from mersuite.inference import Checkpoint
     from mersuite.models.base import BuildContext, Fused
     from mersuite.panels import PublishedFigure, Section
@@ -190,16 +190,16 @@ class Track(ABC):
 
     # ---- data
     @abstractmethod
-    def read(self, data: DataConfig, split: str) -> TrackData:
-        """Reads clips and samples of a split ("train", "test") without loading signals.
+    def read(self, config: RunConfig, split: str) -> TrackData:
+        """Reads clips and samples of a split ("train", "test") of config.data without loading signals.
 
         Raises:
             DataError: If files are missing, malformed or contradict each other.
         """
 
     @abstractmethod
-    def check(self, data: DataConfig) -> list[CheckRow]:
-        """Looks at everything in the folder, signals included, and reports instead of raising."""
+    def check(self, config: RunConfig) -> list[CheckRow]:
+        """Looks at everything in config.data, signals included, and reports instead of raising."""
 
     @abstractmethod
     def fake(self, config: Any, out: Path) -> Mapping[str, Any]:
@@ -249,8 +249,12 @@ class Track(ABC):
         return True
 
     def streams_read(self, config: RunConfig) -> tuple[str, ...]:
-        """Names the stored streams that the configured systems read: the encoders', and those that fitted parts add."""
+        """Names the streams that the configured systems read: the encoders', and those that fitted parts add."""
         return tuple(config.model.encoders)
+
+    def stored_streams(self, config: RunConfig) -> tuple[str, ...]:
+        """Names the stored streams that may play the part of those (Sample.streams): what must be prepared."""
+        return self.streams_read(config)
 
     def traits(self, config: RunConfig) -> Mapping[str, Any]:
         """Facts of the system that every prediction file and export states, such as {"prior": true}."""

@@ -76,7 +76,7 @@ class WindowDataset(torch.utils.data.Dataset):
         self.windows = list(windows)
         self._samples = {sample.sample_id: sample for sample in samples}
         self._reader = reader
-        self._layouts = {stream: _layout_of(reader, stream, known or {}) for stream in streams}
+        self._layouts = {stream: _layout_of(reader, stream, samples, known or {}) for stream in streams}
         self._targets = {} if target_of is None else {item.sample_id: dict(target_of(item)) for item in samples}
         self._target_names = _common_names(self._targets)
         self._text_names = sorted({name for sample in samples for name in sample.texts})
@@ -123,7 +123,8 @@ class WindowDataset(torch.utils.data.Dataset):
         parts: list[np.ndarray | None] = []
         fixed = layout.rate_hz > 0 and all(key.duration_s == keys[0].duration_s > 0 for key in keys)
         for key, sample in zip(keys, samples, strict=True):
-            signal = self._signal(sample.clip_id, stream, layout)
+            stored = sample.stored(stream)
+            signal = None if stored is None else self._signal(sample.clip_id, stored, layout)
             parts.append(None if signal is None else _window_of(signal, key, stream, sample.clip_id))
         num_rows = window_rows(layout.rate_hz, 0.0, keys[0].duration_s)[1] if fixed else None
         return pad_rows(parts, num_rows=num_rows, num_channels=layout.num_channels, dtype=layout.dtype)
@@ -161,8 +162,17 @@ class WindowDataset(torch.utils.data.Dataset):
         return array[first : first + count]
 
 
-def _layout_of(reader: SignalReader, stream: str, known: Mapping[str, StreamInfo]) -> _Layout:
-    signal = reader.example(stream)
+def example_of(reader: SignalReader, samples: Sequence[Sample], stream: str) -> Signal | None:
+    """Gives the signal of some clip that plays the part of a model's stream for the samples; None where none does."""
+    names = dict.fromkeys(sample.stored(stream) for sample in samples)
+    found = (reader.example(name) for name in names if name is not None)
+    return next((signal for signal in found if signal is not None), None)
+
+
+def _layout_of(
+    reader: SignalReader, stream: str, samples: Sequence[Sample], known: Mapping[str, StreamInfo]
+) -> _Layout:
+    signal = example_of(reader, samples, stream)
     if signal is None and stream in known:
         info = known[stream]
         return _Layout(num_channels=info.num_channels, rate_hz=info.rate_hz, dtype=np.dtype(info.dtype))

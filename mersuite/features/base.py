@@ -45,6 +45,17 @@ class Extractor(ABC):
         """
         return
 
+    def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
+        """Gives about how many bytes the streams of these clips will take in the store; None where nobody can tell.
+
+        A prepare whose estimate does not fit on the disk is refused before any work.
+        """
+        return None
+
+    def state_digest(self) -> str:
+        """Gives a digest of what decides the numbers beside code, knobs and clips, such as the weights of a model."""
+        return ""
+
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
         """Names of the streams written for each clip."""

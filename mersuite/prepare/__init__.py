@@ -57,10 +57,15 @@ def prepare(
     """
     plan = _plan_with_memory(clips, extractors, store_path)
     existing = open_if_made(store_path)
+    pending: Sequence[Group] = plan.groups
     if existing is not None:
         with existing:
-            if not _to_do(plan, existing):
+            pending = _to_do(plan, existing)
+            _survey(plan, pending, clips, extractors, store_path)
+            if not pending:
                 return _report(plan, clips, extractors, existing, {}, 0)
+    else:
+        _survey(plan, pending, clips, extractors, store_path)
     with FeatureStore(store_path, readonly=False, wait=True) as store:
         to_do = _to_do(plan, store)
         if not to_do:
@@ -83,6 +88,34 @@ def _plan_with_memory(clips: Sequence[Clip], extractors: Mapping[str, Extractor]
         with contextlib.suppress(StoreError), FeatureStore(store_path, readonly=False) as store:
             store.put({}, plan.fresh_sources)
     return plan
+
+
+def _survey(
+    plan: Plan, pending: Sequence[Group], clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path
+) -> None:
+    """Lets every extractor that has work, or lacks sources, look at all clips, and compares estimates with the disk.
+
+    Raises:
+        StoreError: If it is not.
+        MersuiteError: As Extractor.survey does.
+    """
+    estimates: dict[str, int] = {}
+    for name, extractor in extractors.items():
+        waiting = [clip for group in pending if group.name == name for clip in group.clips]
+        if waiting or plan.left_out[name]:
+            extractor.survey(clips)
+        if waiting and (size_bytes := extractor.estimate_bytes(waiting)) is not None:
+            estimates[name] = size_bytes
+            _log.info("features.%s: about %.3g GiB for %d clips", name, size_bytes / 2**30, len(waiting))
+    existing = next(folder for folder in (store_path.absolute(), *store_path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if sum(estimates.values()) > free:
+        parts = ", ".join(f"features.{name} {size / 2**30:.3g}" for name, size in estimates.items())
+        needed = sum(estimates.values()) / 2**30
+        raise StoreError(
+            f"{store_path}: about {needed:.3g} GiB are needed ({parts}) and {free / 2**30:.3g} GiB are free; "
+            "pool frames to fewer rows, make space, or give another store.path"
+        )
 
 
 def _to_do(plan: Plan, store: FeatureStore) -> list[Group]:

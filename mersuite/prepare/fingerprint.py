@@ -144,6 +144,7 @@ def fingerprint(extractor: Extractor, clips: Sequence[Clip], hashes: SourceHashe
     content: Mapping[str, Any] = {
         "extractor": f"{kind.__module__}.{kind.__qualname__}",
         "version": extractor.version,
+        **({"state": digest} if (digest := extractor.state_digest()) else {}),
         "config": plain(extractor.config),
         "clips": [
             [clip.clip_id, {name: hashes.describe(clip.media[name]) for name in input_streams(extractor, clip)}]

@@ -10,6 +10,7 @@ from typing import Any
 
 from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
+from mersuite.data.dataset import example_of
 from mersuite.data.splits import Fold, check_folds, make_folds
 from mersuite.data.windows import plan_windows
 from mersuite.errors import ConfigError, DataError, did_you_mean
@@ -198,7 +199,7 @@ def run_evaluations(
     """
     samples = {sample.sample_id: sample for sample in data.samples if sample.target}
     for stream in track.streams_read(config):
-        if reader.example(stream) is None:
+        if example_of(reader, list(samples.values()), stream) is None:
             encoder = f"with model.encoders.{stream}=null"
             cure = encoder if stream in config.model.encoders else f"of the {track.name} options that name it"
             raise DataError(f"stream {stream!r}: no clip has it; add its recordings, or take it out {cure}")

@@ -77,7 +77,7 @@ def test_prepare_gives_plausible_features_of_every_clip(manifest: Path):
         ("eeg", "eeg_bands", "fnirs", "fnirs_stats"), NUM_CLIPS
     )
     extractors = {name: catalog.find("extractor", part.name)(part.config) for name, part in config.features.items()}
-    clips = registry.load("ps").read(config.data, "train").clips
+    clips = registry.load("ps").read(config, "train").clips
     reader = FeatureReader.open(config.store_path, clips, extractors)
     bands, stats = reader.get("simulated_0", "eeg_bands"), reader.get("simulated_0", "fnirs_stats")
     assert bands is not None

@@ -89,7 +89,7 @@ def make(name: str, folder: Path) -> Made:
     places = (f"data.root={root}", f"store.path={folder / 'store'}", "runtime.prepare_workers=1")
     config = api.config(name, overrides=[*QUICK, *places])
     api.prepare(config)
-    train, test = (track.read(config.data, split) for split in ("train", "test"))
+    train, test = (track.read(config, split) for split in ("train", "test"))
     extractors = {key: catalog.find("extractor", part.name)(part.config) for key, part in config.features.items()}
     reader = FeatureReader.open(config.store_path, [*train.clips, *test.clips], extractors)
     return Made(track=track, root=root, config=config, train=train, test=test, reader=reader)
@@ -302,26 +302,26 @@ def test_the_configured_system_comes_first(name: str, evaluation: str):
 
 
 def test_check_finds_no_fault_in_fake_data(made: Made):
-    rows = made.track.check(made.config.data)
+    rows = made.track.check(made.config)
     assert rows
     assert [row for row in rows if row.ok is False] == []
 
 
 def test_check_reports_an_empty_folder_instead_of_raising(made: Made, tmp_path: Path):
     config = with_overrides(made.config, {"data.root": str(tmp_path)})
-    assert any(row.ok is False for row in made.track.check(config.data))
+    assert any(row.ok is False for row in made.track.check(config))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_reading_an_empty_folder_is_refused(made: Made, tmp_path: Path, split: str):
     config = with_overrides(made.config, {"data.root": str(tmp_path)})
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
-        made.track.read(config.data, split)
+        made.track.read(config, split)
 
 
 def test_unknown_split_is_refused(made: Made):
     with pytest.raises(ConfigError, match="split"):
-        made.track.read(made.config.data, "trian")
+        made.track.read(made.config, "trian")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -340,7 +340,7 @@ def test_splits_share_no_sample_and_no_group_that_folds_go_by(made: Made):
 
 
 def test_reading_twice_gives_the_same(made: Made):
-    again = made.track.read(made.config.data, "train")
+    again = made.track.read(made.config, "train")
     assert [sample.sample_id for sample in again.samples] == [sample.sample_id for sample in made.train.samples]
     assert again.clips == made.train.clips and again.notes == made.train.notes
 

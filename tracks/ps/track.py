@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mersuite.clip import Output, Prediction, Sample
-from mersuite.config import DataConfig, RunConfig
+from mersuite.config import RunConfig
 from mersuite.errors import ConfigError, did_you_mean
 from mersuite.panels import PublishedFigure, Section
 from mersuite.schema import Named
@@ -52,17 +52,18 @@ class PsTrack(Track):
     groups_shown: ClassVar[tuple[str, ...]] = ("subject", "clip")
 
     # ---- data
-    def read(self, data: DataConfig, split: str) -> TrackData:
+    def read(self, config: RunConfig, split: str) -> TrackData:
         """Reads the organisers' folder (data.root) or a manifest of own recordings (data.manifest)."""
+        data = config.data
         if data.manifest is not None:
             return read_ps_manifest(data.place, split)
         return read_ps(data.place, split)
 
-    def check(self, data: DataConfig) -> list[CheckRow]:
+    def check(self, config: RunConfig) -> list[CheckRow]:
         """Reports counts beside the published ones, and every fault of every file."""
         from tracks.ps.check import check_ps
 
-        return check_ps(data.place)
+        return check_ps(config.data.place)
 
     def fake(self, config: Any, out: Path) -> Mapping[str, Any]:
         """Writes recordings and labels with a known effect, and the error that nobody can beat."""

@@ -251,3 +251,25 @@ def test_samples_with_other_targets_are_named(reader: Memory) -> None:
         WindowDataset(
             samples, plan_windows(samples, 10, 5), reader, ["eeg"], lambda sample: {sample.sample_id: np.zeros((31, 2))}
         )
+
+
+def test_a_sample_says_which_stored_stream_plays_a_part() -> None:
+    vectors = {
+        name: np.full((1, 2), value, np.float32) for name, value in {"face_speaker": 1, "face_listener": 2}.items()
+    }
+    reader = Memory({("c", name): Signal(data=data, rate_hz=0.0, ch_names=()) for name, data in vectors.items()})
+    plays = {"own": "face_speaker", "other": "face_listener", "silent": None}
+    samples = [
+        Sample(sample_id=name, clip_id="c", groups={}, streams={"face": stored}) for name, stored in plays.items()
+    ]
+    dataset = WindowDataset(samples, plan_windows(samples, None, None), reader, ["face"], None)
+    batch = dataset.__getitems__([0, 1, 2])
+    assert batch.streams["face"][:, 0, 0].tolist() == [1.0, 2.0, 0.0]
+    assert batch.masks["face"][:, 0].tolist() == [True, True, False]
+
+
+def test_a_part_that_no_stored_stream_plays_is_refused() -> None:
+    samples = [Sample(sample_id="a", clip_id="c", groups={}, streams={"face": None})]
+    reader = Memory({("c", "face"): Signal(data=np.ones((1, 2), np.float32), rate_hz=0.0, ch_names=())})
+    with pytest.raises(DataError, match="stream 'face': no clip has it"):
+        WindowDataset(samples, plan_windows(samples, None, None), reader, ["face"], None)

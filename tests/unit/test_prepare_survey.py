@@ -1,0 +1,101 @@
+"""What prepare asks of extractors before any work: a look at all clips, sizes, and what else decides the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mersuite.clip import Clip, Media, Signal
+from mersuite.errors import DataError, StoreError
+from mersuite.features.base import Extractor, output_name
+from mersuite.prepare import prepare, stream_fingerprints
+
+
+class Watchful(Extractor):
+    """Refuses clips without sound, says how much it will write, and depends on a state of its own."""
+
+    version = 1
+    inputs = ("voice",)
+
+    def __init__(self, *, refuses: bool = False, size_bytes: int | None = None, state: str = "") -> None:
+        super().__init__({})
+        self.refuses, self.size_bytes, self.state = refuses, size_bytes, state
+        self.seen: list[list[str]] = []
+
+    def survey(self, clips: Sequence[Clip]) -> None:
+        self.seen.append([clip.clip_id for clip in clips])
+        lacking = [clip.clip_id for clip in clips if "voice" not in clip.media]
+        if self.refuses and lacking:
+            raise DataError(f"no voice: {', '.join(lacking)}")
+
+    def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
+        return None if self.size_bytes is None else self.size_bytes * len(clips)
+
+    def state_digest(self) -> str:
+        return self.state
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("loudness",)
+
+    def extract(self, clips: Sequence[Clip]):
+        for clip in clips:
+            yield clip.clip_id, {"loudness": Signal(data=np.ones((1, 1), np.float32), rate_hz=0.0, ch_names=("db",))}
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Clip]:
+    made = []
+    for index in range(3):
+        path = tmp_path / f"{index}.bin"
+        path.write_bytes(bytes([index]))
+        media = {"voice": Media(path=path)} if index else {"face": Media(path=path)}
+        made.append(Clip(clip_id=f"c{index}", dataset="d", media=media, groups={}))
+    return made
+
+
+def run(clips: list[Clip], extractor: Extractor, tmp_path: Path):
+    return prepare(clips, {"v": extractor}, tmp_path / "store", num_workers=1)
+
+
+def test_survey_sees_all_clips_before_anything_is_written(clips: list[Clip], tmp_path: Path):
+    extractor = Watchful(refuses=True)
+    with pytest.raises(DataError, match="no voice: c0"):
+        run(clips, extractor, tmp_path)
+    assert extractor.seen == [["c0", "c1", "c2"]]
+    assert not (tmp_path / "store").exists()
+
+
+def test_survey_refuses_sources_that_went_missing_after_everything_was_stored(clips: list[Clip], tmp_path: Path):
+    run(clips, Watchful(), tmp_path)
+    with pytest.raises(DataError, match="no voice: c0"):
+        run(clips, Watchful(refuses=True), tmp_path)
+
+
+def test_survey_is_left_out_where_nothing_is_left_to_do(clips: list[Clip], tmp_path: Path):
+    run(clips[1:], Watchful(), tmp_path)
+    again = Watchful()
+    run(clips[1:], again, tmp_path)
+    assert again.seen == []
+
+
+def test_an_estimate_larger_than_the_disk_is_refused_before_work(clips: list[Clip], tmp_path: Path):
+    with pytest.raises(StoreError, match=r"GiB are needed \(features\.v .* are free; pool frames to fewer rows"):
+        run(clips, Watchful(size_bytes=2**60), tmp_path)
+    assert not (tmp_path / "store").exists()
+    assert run(clips, Watchful(size_bytes=4), tmp_path).num_computed == 2
+
+
+def test_state_of_an_extractor_enters_the_fingerprint(clips: list[Clip], tmp_path: Path):
+    keys = [
+        stream_fingerprints(clips, {"v": Watchful(state=state)}, tmp_path / "store")[("c1", "loudness")].fingerprint
+        for state in ("", "weights a", "weights b", "weights a")
+    ]
+    assert len(set(keys)) == 3 and keys[1] == keys[3]
+
+
+def test_a_stored_stream_is_named_for_feature_and_role():
+    assert output_name("prosody", "voice.speaker") == "prosody_speaker"
+    assert output_name("motion", "video") == "motion"
