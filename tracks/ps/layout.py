@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mersuite.clip import Clip, Media, Sample
 from mersuite.errors import DataError
-from mersuite.media.csv_lines import read_csv_lines
+from mersuite.media.archives import archives_in
+from mersuite.media.csv_lines import read_columns
 from mersuite.media.physio import mat_shapes
 from tracks.ps.rates import SignalFile, find_rate
 
@@ -47,7 +48,6 @@ _KEY = re.compile(r"video_(\d+)")
 _ROW = re.compile(r"(?P<subject>.+)_V(?P<video>\d{2,})_T(?P<second>\d{3,})")
 _SAMPLE = re.compile(r"(?P<subject>[^/]+)/video_(?P<video>\d{2,})")
 _SUBJECT = re.compile(r"(test_|predict)(\d+)")
-_ARCHIVE = re.compile(r"\.(zip|tar|7z|rar|tgz|tbz2|txz)(\.\d{3})?$|\.tar\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,32 +156,9 @@ def read_sample_ids(path: Path) -> dict[str, tuple[int, ...]]:
     return seconds_of(read_row_ids(path))
 
 
-def read_columns(path: Path, names: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
-    """Gives (line number, cells) of the named columns of a csv file; other columns are ignored.
-
-    Raises:
-        DataError: If the file or a column is missing, a line is short, or there is no line at all.
-    """
-    lines = read_csv_lines(path)
-    header = lines.pop(0)[1] if lines else []
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; the columns are {', '.join(header) or 'none'}")
-    places = [header.index(name) for name in names]
-    rows = []
-    for line, cells in lines:
-        if len(cells) <= max(places):
-            raise DataError(f"{path}, line {line}: {len(cells)} cells, need {len(header)}")
-        rows.append((line, tuple(cells[place] for place in places)))
-    if not rows:
-        raise DataError(f"{path}: no line below the header")
-    return rows
-
-
 def find_archives(root: Path) -> list[Path]:
     """Gives archives in the folder and in its data/ and annotations/ that nobody has extracted yet."""
-    folders = [folder for folder in (root, root / "data", root / "annotations") if folder.is_dir()]
-    return sorted(path for folder in folders for path in folder.iterdir() if _ARCHIVE.search(path.name))
+    return archives_in((root, root / "data", root / "annotations"))
 
 
 def find_subjects(root: Path, kind: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from mersuite.clip import Clip, Media, Sample
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.formats.manifest import ManifestRow, read_manifest, read_target_csv
+from mersuite.media.csv_lines import read_columns
 from mersuite.media.physio import mat_shapes, read_mat_array, recording_length_s
 from mersuite.track import TrackData
 from tracks.ps import layout
@@ -144,7 +145,7 @@ def read_targets(path: Path) -> dict[str, dict[int, tuple[int, int]]]:
         DataError: If a column is missing, an id is malformed or listed twice, or a rating is out of range.
     """
     found: dict[str, dict[int, tuple[int, int]]] = {}
-    for line, (text, *cells) in layout.read_columns(path, ("sample_id", "valence", "arousal")):
+    for line, (text, *cells) in read_columns(path, ("sample_id", "valence", "arousal")):
         sample_id, second = layout.split_row_id(text)
         try:
             pair = [float(cell) for cell in cells]
