@@ -5,13 +5,14 @@ Axes: B batch, K tokens, T steps, S streams, D width, H hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from mersuite.errors import ConfigError
-from mersuite.models.base import Encoded
+from mersuite.models.base import Encoded, Fused, masked_mean
+from mersuite.models.layers import any_mask, join_tokens, pool_stream
 
 
 def resample_tokens(stream: Encoded, num_steps: int, lengths: torch.Tensor | None = None) -> Encoded:
@@ -74,6 +75,40 @@ def sub_network(num_inputs: int, width: int, num_layers: int, dropout: float) ->
     for i in range(num_layers):
         layers += [nn.Linear(num_inputs if i == 0 else width, width), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def fuse_vectors(
+    streams: Sequence[Encoded],
+    networks: Sequence[nn.Module],
+    join: Callable[[Mapping[int, torch.Tensor]], torch.Tensor],
+    *,
+    in_time: bool,
+) -> Fused:
+    """Gives each stream a vector by its own network and joins the vectors, step by step or of a whole clip.
+
+    Args:
+        streams: (B, K, D) each, of equal length where in_time is set.
+        networks: One a stream, (..., D) to (..., H).
+        join: Takes (B, K, H) vectors by the places of their streams, zero at steps where a stream is missing, and gives
+            (B, K, width). Streams that it is not given are missing.
+        in_time: Join each step by itself. Else each stream is averaged first, and every token passes alone, as if the
+            other streams were missing.
+    """
+
+    def vector(place: int, stream: Encoded) -> torch.Tensor:
+        return networks[place](stream.tokens * stream.mask.unsqueeze(-1)) * stream.mask.unsqueeze(-1)
+
+    def joined(parts: Mapping[int, Encoded]) -> Encoded:
+        mask = any_mask(parts.values())
+        found = join({place: vector(place, stream) for place, stream in parts.items()})
+        return Encoded(found * mask.unsqueeze(-1), mask)
+
+    if in_time:
+        tokens, mask = joined(dict(enumerate(streams)))
+        return Fused(tokens=tokens, mask=mask, pooled=masked_mean(tokens, mask))
+    pooled = joined({place: pool_stream(stream) for place, stream in enumerate(streams)}).tokens.squeeze(1)
+    tokens, mask = join_tokens([joined({place: stream}) for place, stream in enumerate(streams)])
+    return Fused(tokens=tokens, mask=mask, pooled=pooled)
 
 
 class MaskedLstm(nn.Module):

@@ -17,9 +17,16 @@ MODES = {"in time": 1.0, "a clip": None}
 
 # Knobs that make every parameter take part; the defaults are tried too.
 KNOBS: dict[str, dict] = {
+    "attention": {"width": 16},
+    "attention_top": {"width": 16, "groups": {"brain": ["*[gs]"]}},
     "concat": {},
     "cross_attention": {"width": 16, "contrastive_weight": 0.1},
+    "ef_lstm": {"bidirectional": True},
     "gated": {},
+    "lf_dnn": {},
+    "lmf": {},
+    "mfn": {},
+    "tfn": {"hidden": 8},
     "transformer": {"width": 16},
 }
 
