@@ -1,0 +1,135 @@
+"""Reads the pictures of a clip once: where scenes are cut, and which faces are found when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mersuite.clip import Media
+from mersuite.errors import DataError
+from mersuite.faces.config import FacesConfig
+from mersuite.faces.detectors import Detection, Detector, open_detector
+from mersuite.media.video import iter_frames, probe
+
+_COLOUR_LEVELS = 6
+_HISTOGRAM_STEP = 4
+_EPSILON_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What was seen in a clip.
+
+    Attributes:
+        times_s: (frame,) float64, seconds from the start of the clip.
+        scenes: (frame,) int64, number of the scene, from 0.
+        detections: Frame to what was found in it; frames that were not searched are not there.
+        size: Height and width of the pictures that were searched, in pixels.
+    """
+
+    times_s: np.ndarray
+    scenes: np.ndarray
+    detections: Mapping[int, list[Detection]]
+    size: tuple[int, int]
+
+
+def scan(video: Media, name: str, config: FacesConfig) -> Scan:
+    """Reads all frames of a clip, at most rate_hz a second, and looks for faces in some of them.
+
+    The first and last frame of each scene are searched, and one each 1 / detect_rate_hz between; the whole picture at
+    each scene's start and each 1 / search_rate_hz, else only near the faces that were found last.
+
+    Raises:
+        DataError: If the video cannot be read or has no frames.
+        ConfigError: If the detector cannot be made.
+    """
+    own_height = probe(video.path).height
+    height = min(config.height, own_height)
+    searcher = _Searcher(open_detector(config, name=name, scale=height / own_height), config, video.start_s)
+    stretch = {"start_s": video.start_s, "duration_s": video.duration_s}
+    for time_s, image in iter_frames(video.path, **stretch, rate_hz=config.rate_hz, height=height):
+        searcher.take(time_s, image)
+    searcher.finish()
+    if not searcher.times_s:
+        raise DataError(
+            f"{video.path}: no picture in the stretch from {video.start_s:g} s; check start_s and duration_s"
+        )
+    return Scan(
+        times_s=np.array(searcher.times_s),
+        scenes=np.array(searcher.scenes),
+        detections=searcher.detections,
+        size=searcher.size,
+    )
+
+
+def colours(image: np.ndarray) -> np.ndarray:
+    """The colour histogram of a picture, (216,) float64, sum 1; of each fourth pixel in both directions.
+
+    Args:
+        image: (height, width, 3) uint8.
+    """
+    levels = image[::_HISTOGRAM_STEP, ::_HISTOGRAM_STEP].astype(np.int64) * _COLOUR_LEVELS // 256
+    place = (levels[..., 0] * _COLOUR_LEVELS + levels[..., 1]) * _COLOUR_LEVELS + levels[..., 2]
+    counts = np.bincount(place.ravel(), minlength=_COLOUR_LEVELS**3)
+    return counts / place.size
+
+
+class _Searcher:
+    """Takes frames in order and decides what is searched where."""
+
+    def __init__(self, detector: Detector, config: FacesConfig, start_s: float) -> None:
+        self._detector = detector
+        self._config = config
+        self._start_s = start_s
+        self._histogram: np.ndarray | None = None
+        self._image: np.ndarray | None = None
+        self._detected_s = self._searched_s = -np.inf
+        self._near: list[Detection] = []
+        self.times_s: list[float] = []
+        self.scenes: list[int] = []
+        self.detections: dict[int, list[Detection]] = {}
+        self.size = (0, 0)
+
+    def take(self, time_s: float, image: np.ndarray) -> None:
+        """Takes the next frame."""
+        histogram = colours(image)
+        scene = self.scenes[-1] if self.scenes else 0
+        if self._histogram is not None and 0.5 * np.abs(histogram - self._histogram).sum() > self._config.cut_threshold:
+            self.finish()
+            scene += 1
+            self._detected_s = self._searched_s = -np.inf
+        self._histogram, self._image, self.size = histogram, image, (image.shape[0], image.shape[1])
+        self.times_s.append(time_s)
+        self.scenes.append(scene)
+        if self._detector.every_frame or self._is_due(self._detected_s, self._config.detect_rate_hz):
+            self._search()
+
+    def finish(self) -> None:
+        """Searches the last frame, where that was not done."""
+        if self._image is not None and len(self.times_s) - 1 not in self.detections:
+            self._search()
+
+    def _is_due(self, last_s: float, rate_hz: float) -> bool:
+        return self.times_s[-1] - last_s >= 1 / rate_hz - _EPSILON_S
+
+    def _search(self) -> None:
+        if self._image is None:
+            return
+        time_s = self.times_s[-1]
+        everywhere = not self._near or self._is_due(self._searched_s, self._config.search_rate_hz)
+        near = None if everywhere else self._near
+        found = self._detector.detect(self._image, time_s + self._start_s, near)
+        self.detections[len(self.times_s) - 1] = found
+        self._detected_s = time_s
+        if everywhere:
+            self._searched_s = time_s
+            self._near = found
+        else:  # a face that was missed once is looked for where it was, until the next search everywhere
+            self._near = found + [face for face in self._near if not _covered(face, found)]
+
+
+def _covered(face: Detection, found: list[Detection]) -> bool:
+    x, y = face.box[0] + face.box[2] / 2, face.box[1] + face.box[3] / 2
+    return any(0 <= x - box[0] <= box[2] and 0 <= y - box[1] <= box[3] for box in (each.box for each in found))
