@@ -56,7 +56,11 @@ class AttentionFusion(Fusion):
         self.width = common_width(config.width, widths)
         self.inputs = projections(widths, self.width)
         self.weigh = StreamWeights(
-            len(widths), self.width, config.hidden or self.width, config.num_layers, config.dropout
+            len(widths),
+            self.width,
+            self.width if config.hidden is None else config.hidden,
+            config.num_layers,
+            config.dropout,
         )
 
     def forward(self, encoded: Mapping[str, Encoded]) -> Fused:

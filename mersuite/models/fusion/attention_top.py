@@ -57,7 +57,7 @@ class AttentionTopFusion(Fusion):
         self.width = common_width(config.width, widths)
         self.inputs = projections(widths, self.width)
         self.groups = group_streams(self.stream_names, config.groups)
-        hidden = config.hidden or self.width
+        hidden = self.width if config.hidden is None else config.hidden
         self.within = nn.ModuleList(
             StreamWeights(len(group), self.width, hidden, config.num_layers, config.dropout)
             for group in self.groups

@@ -30,8 +30,8 @@ class TfnConfig:
         num_layers: Layers of each stream's network.
         dense: Width of the layer that reads the product.
         dropout: Share of values dropped in training, before each network and of the product.
-        max_product: Entries above which the model is refused. Why 50,000: with dense=32 the layer then has 1.6 million
-            parameters, and one clip in float32 takes 200 kB a token.
+        max_product: Entries above which the model is refused. Why 50,000: the layer that reads them then has 1.6
+            million parameters, and the product of each clip, or of each step in time, takes 200 kB.
     """
 
     width: int = 32
