@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mersuite import registry
-from mersuite.config import DataConfig, RunConfig, RuntimeConfig, StoreConfig, load_run_config, parse_overrides
+from mersuite.config import (
+    DATA_PLACES,
+    DataConfig,
+    RunConfig,
+    RuntimeConfig,
+    StoreConfig,
+    load_run_config,
+    parse_overrides,
+)
 from mersuite.errors import ConfigError, DataError, SubmissionError
 from mersuite.schema import build
 
@@ -183,7 +191,7 @@ def predict(
         out: Prediction file to write.
         split: "test", "train" or "all".
         evaluation: Which of the run's systems; None for the main one.
-        overrides: data.root, data.manifest, store.path and runtime.* only; everything else is the checkpoint's.
+        overrides: Places (DATA_PLACES of data.*, store.path) and runtime.* only; everything else is the checkpoint's.
 
     Returns:
         out, num_samples, num_models, evaluation, traits, and notes such as streams that no clip has.
@@ -233,7 +241,7 @@ def predict(
 
 def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
     values = parse_overrides(overrides)
-    allowed = {"data": ("root", "manifest"), "store": ("path",), "runtime": None}
+    allowed = {"data": DATA_PLACES, "store": ("path",), "runtime": None}
     for key, item in values.items():
         names = allowed.get(key, ())
         wrong = (
@@ -242,12 +250,13 @@ def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
         if key not in allowed or wrong:
             full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
             raise ConfigError(
-                f"{full}: predict takes data.root, data.manifest, store.path and runtime.*; the rest is the run's"
+                f"{full}: predict takes {', '.join(f'data.{name}' for name in DATA_PLACES)}, store.path and runtime.*; "
+                "the rest is the run's"
             )
     places = build(DataConfig, values.get("data", {}), where="data")
     data = trained.data
     if "data" in values:
-        data = replace(trained.data, root=places.root, manifest=places.manifest)
+        data = replace(trained.data, **{name: getattr(places, name) for name in DATA_PLACES})
     store = build(StoreConfig, values["store"], where="store") if "store" in values else trained.store
     if "data" in values and "store" not in values:
         store = StoreConfig()

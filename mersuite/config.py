@@ -22,6 +22,7 @@ from mersuite.config_layers import (
     shipped_configs,
 )
 from mersuite.config_sections import (
+    DATA_PLACES,
     CvConfig,
     DataConfig,
     ModelConfig,
@@ -174,11 +175,12 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
 
 def with_paths(config: RunConfig, *, data: DataConfig | None = None, store: StoreConfig | None = None) -> RunConfig:
     """Gives a checkpoint's configuration with the places of another machine."""
-    places = replace(config.data, root=data.root, manifest=data.manifest) if data else config.data
+    places = replace(config.data, **{name: getattr(data, name) for name in DATA_PLACES}) if data else config.data
     return replace(config, data=places, store=store or config.store)
 
 
 __all__ = [
+    "DATA_PLACES",
     "CvConfig",
     "DataConfig",
     "ModelConfig",

@@ -18,6 +18,10 @@ def _at_least(section: Any, least: int, *keys: str) -> list[tuple[bool, str]]:
     ]
 
 
+DATA_PLACES = ("root", "manifest", "features", "faces", "groups")
+"""Keys of DataConfig that say where things lie: they decide no number by themselves and differ between machines."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """What is read.
@@ -25,6 +29,11 @@ class DataConfig:
     Attributes:
         root: Folder in the organisers' layout.
         manifest: A manifest csv of own recordings, instead of root.
+        features: Folder of pre-extracted features, <folder>/<name>.npy below it; null means features/ in root.
+        faces: Folder that holds face_speaker/ and face_listener/, as `mersuite faces` writes them; null means root.
+        groups: A csv with a column name and one column for each further group of a training clip, such as dialogue.
+            Why: the organisers' files do not say which clips belong together, and splits may go by it.
+        skip_missing: Leave out training clips that have no file at all instead of refusing the data.
         window_s: Length of the stretches that the network sees, in seconds; null for whole clips.
             Why fixed: trial length, padding and absolute time tell which clip it is.
         stride_s: Step between windows, in seconds; overlapping answers are averaged.
@@ -33,6 +42,10 @@ class DataConfig:
 
     root: Path | None = None
     manifest: Path | None = None
+    features: Path | None = None
+    faces: Path | None = None
+    groups: Path | None = None
+    skip_missing: bool = False
     window_s: float | None = None
     stride_s: float | None = None
     jitter: bool = True

@@ -41,7 +41,8 @@ def channel_importance(
     network.to(device)
     totals: dict[str, torch.Tensor] = {}
     num_rows = 0
-    for batch in predict_loader(checkpoint.config, samples, reader, rank=0, world_size=1):
+    known = checkpoint.context.streams
+    for batch in predict_loader(checkpoint.config, samples, reader, rank=0, world_size=1, known=known):
         for stream, moved in _attributions(network, batch.to(device)).items():
             totals[stream] = totals.get(stream, torch.zeros_like(moved)) + moved
         num_rows += len(batch)

@@ -282,7 +282,8 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
     """Compares what a network was built for with what the data has.
 
     Returns:
-        The network's streams that no sample has. It answers without them, as it does for a clip that lacks one.
+        The network's streams that no sample has, though they are meant to be there. It answers without them, as it does
+        for a clip that lacks one.
 
     Raises:
         DataError: If a stream's width, rate or order of channels differs, or no sample has any stream.
@@ -291,7 +292,8 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
         return ()
     wanted_streams = checkpoint.context.streams
     there = describe_streams(reader, samples, wanted_streams, may_lack=True)
-    lacking = tuple(stream for stream in wanted_streams if stream not in there)
+    meant = [stream for stream in wanted_streams if any(sample.stored(stream) is not None for sample in samples)]
+    lacking = tuple(stream for stream in meant if stream not in there)
     if not there:
         raise DataError(
             f"the checkpoint does not fit the data: no clip has {', '.join(lacking)}, which is all that the network "
@@ -321,8 +323,14 @@ def final_outputs(checkpoint: Checkpoint, samples: Sequence[Sample], reader: Fea
 
 
 def answer_with(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> list[Prediction]:
-    """Predicts samples with one fold's system."""
+    """Predicts samples with one fold's system, as the track asks them."""
+    samples = asked(checkpoint, samples)
     return decoded(checkpoint.track, checkpoint.config, samples, final_outputs(checkpoint, samples, reader))
+
+
+def asked(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Sample]:
+    """Gives samples as the checkpoint's system is asked them."""
+    return [checkpoint.track.as_asked(checkpoint.config, sample) for sample in samples]
 
 
 def lacking_note(streams: Sequence[str]) -> str:
@@ -341,6 +349,7 @@ def answer(checkpoints: Sequence[Checkpoint], samples: Sequence[Sample], reader:
     """
     per_fold: list[Mapping[str, Output]] = []
     lacking: dict[str, None] = {}
+    samples = asked(checkpoints[0], samples)
     for checkpoint in checkpoints:
         lacking |= dict.fromkeys(check_fits(checkpoint, reader, samples))
         per_fold.append(final_outputs(checkpoint, samples, reader))
@@ -354,6 +363,7 @@ def decoded(
     track: Track, config: RunConfig, samples: Sequence[Sample], outputs: Mapping[str, Output]
 ) -> list[Prediction]:
     """Decodes final outputs into predictions, in the order of the samples."""
+    outputs = track.adjust(config, outputs)
     return [
         Prediction(
             sample_id=sample.sample_id,

@@ -65,6 +65,41 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Which label was answered for which, a square a system.
+
+    Attributes:
+        title: What is shown.
+        labels: Names, in the order of rows and columns.
+        counts: System to (label, label) whole numbers; entry [i, j] counts rows of truth i answered as j.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    counts: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bars:
+    """One value for each name and system, side by side.
+
+    Attributes:
+        title: What is shown.
+        axis: What the values are.
+        names: Along the axis.
+        values: System to (name,) values, the main one first.
+    """
+
+    title: str
+    axis: str
+    names: tuple[str, ...]
+    values: Mapping[str, np.ndarray]
+
+
+Panel = Timeline | Calibration | Confusion | Bars
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A part of the page.
 
@@ -76,7 +111,7 @@ class Section:
 
     title: str
     text: str
-    panels: tuple[Timeline | Calibration, ...]
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,11 @@ import numpy as np
 import yaml
 
 from mersuite.clip import Sample
-from mersuite.config import RunConfig, read_yaml, to_plain
+from mersuite.config import DATA_PLACES, RunConfig, read_yaml, to_plain
 from mersuite.errors import ConfigError, MersuiteError
 from mersuite.provenance import command, git_commit, versions, without_password
 
 _NOT_COMPARED = ("run", "runtime", "store", "sweep", "evaluate")
-_PLACES = ("root", "manifest")
 _ROWS = "rows.json"
 
 
@@ -78,7 +77,7 @@ class RunWriter:
 def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Gives the plain configuration without what decides no number: places, workers, storage, choice of evaluations."""
     kept = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
-    kept["data"] = {key: value for key, value in kept.get("data", {}).items() if key not in _PLACES}
+    kept["data"] = {key: value for key, value in kept.get("data", {}).items() if key not in DATA_PLACES}
     return kept
 
 

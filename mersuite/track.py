@@ -173,8 +173,8 @@ class Track(ABC):
         metric_names: Metrics shown in tables, in order.
         token_rate_hz: Tokens a second for tracks that answer in time; None for one answer a clip.
         reports_by: Group whose members are shown one by one and resampled in bootstrap intervals ("subject").
-        groups_shown: Groups whose members metrics.json scores one by one, reports_by among them. Why not all: a group
-            may have a member a row.
+        groups_shown: Groups whose members metrics.json scores one by one, reports_by among them; () where each of its
+            members is a row. Why not all: a group may have a member a row.
     """
 
     name: ClassVar[str]
@@ -244,6 +244,18 @@ class Track(ABC):
         Those that the data cannot have are left out by the run; the first that stays is then the main one.
         """
 
+    def as_asked(self, config: RunConfig, sample: Sample) -> Sample:
+        """Gives a sample as it is asked at validation, scoring and prediction: without streams that may not be used."""
+        return sample
+
+    def augment(self, config: RunConfig, batch: Batch) -> Batch:
+        """Changes a training batch before the network sees it; randomness comes from PyTorch's global generator."""
+        return batch
+
+    def adjust(self, config: RunConfig, outputs: Mapping[str, Output]) -> Mapping[str, Output]:
+        """Changes final outputs of all samples that are asked together, by sample id, before they are decoded."""
+        return outputs
+
     def uses_network(self, config: RunConfig) -> bool:
         """Whether the configured system trains a network."""
         return True
@@ -259,6 +271,10 @@ class Track(ABC):
     def traits(self, config: RunConfig) -> Mapping[str, Any]:
         """Facts of the system that every prediction file and export states, such as {"prior": true}."""
         return {}
+
+    def resampled_by(self, config: RunConfig) -> str:
+        """Names the group whose members are drawn together in bootstrap intervals of a run."""
+        return self.reports_by
 
     # ---- answers
     @abstractmethod

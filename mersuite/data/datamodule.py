@@ -172,6 +172,7 @@ class WindowDataModule(pl.LightningDataModule):
         reader: Gives stored streams.
         target_of: What the network is trained towards; None for batches without targets.
         seed: With the epoch, decides the order and the shifts of training windows.
+        known: As of WindowDataset, for validation samples that are asked without a stream.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class WindowDataModule(pl.LightningDataModule):
         reader: SignalReader,
         target_of: TargetOf | None,
         seed: int,
+        known: Mapping[str, StreamInfo] | None = None,
     ) -> None:
         super().__init__()
         self._config = config
@@ -191,6 +193,7 @@ class WindowDataModule(pl.LightningDataModule):
         self._reader = reader
         self._target_of = target_of
         self._seed = seed
+        self._known = known
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -211,4 +214,12 @@ class WindowDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Gives this rank's validation batches."""
         rank, world_size = self._place()
-        return eval_loader(self._config, self._val, self._reader, self._target_of, rank=rank, world_size=world_size)
+        return eval_loader(
+            self._config,
+            self._val,
+            self._reader,
+            self._target_of,
+            rank=rank,
+            world_size=world_size,
+            known=self._known,
+        )

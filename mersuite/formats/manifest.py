@@ -12,7 +12,7 @@ Columns (any order; a header line is needed; paths are relative to the manifest'
     <stream>.<field>        key, rate_hz, unit (files of bare arrays such as .mat), start_s, duration_s of that stream
     start_s, duration_s     the stretch of the file, for the streams without such columns of their own
     target                  a csv file with the truth over time: see read_target_csv
-    target.<name>           a number for the whole clip
+    target.<name>           a number for the whole clip, or a word for names that the track reads as labels
     target_source           where the truth comes from, in words of your own ("simulated", "self-report"): every score
                             then says so
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ class ManifestRow:
         groups: Group name to member; "subject", "clip" and the group.<name> columns that are filled in.
         media: Stream name to file or text; only the filled ones.
         targets: Name to number, from the target.<name> columns that are filled in.
+        labels: Name to word, from those of them that the track reads as labels.
         target_path: The csv with the truth over time, or None.
         target_source: Where the truth comes from, as the file says; "" where it does not.
     """
@@ -61,14 +62,16 @@ class ManifestRow:
     targets: Mapping[str, float]
     target_path: Path | None
     target_source: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_manifest(path: Path, streams: Sequence[str]) -> list[ManifestRow]:
+def read_manifest(path: Path, streams: Sequence[str], *, label_names: Sequence[str] = ()) -> list[ManifestRow]:
     """Gives the rows of a manifest, checked; files are looked for but not opened.
 
     Args:
         path: The csv file.
-        streams: Stream columns that may be there.
+        streams: Stream columns that may be there; "features/*" stands for all columns that begin so.
+        label_names: Names whose target.<name> columns hold words.
 
     Raises:
         DataError: If a column is unknown, a clip id is missing or repeated, a number is none, a file does not exist,
@@ -76,8 +79,9 @@ def read_manifest(path: Path, streams: Sequence[str]) -> list[ManifestRow]:
     """
     path = Path(path)
     header, lines = _read_cells(path)
+    streams = _named_streams(header, streams)
     _check_header(path, header, streams)
-    rows = [_read_row(path, line, dict(zip(header, cells, strict=True)), streams) for line, cells in lines]
+    rows = [_read_row(path, line, dict(zip(header, cells, strict=True)), streams, label_names) for line, cells in lines]
     first: dict[str, int] = {}
     for row in rows:
         if row.clip_id in first:
@@ -87,6 +91,17 @@ def read_manifest(path: Path, streams: Sequence[str]) -> list[ManifestRow]:
             )
         first[row.clip_id] = row.line
     return rows
+
+
+def _named_streams(header: Sequence[str], streams: Sequence[str]) -> tuple[str, ...]:
+    """Puts the header's own names in place of patterns such as features/*; fields of a stream are no streams."""
+    named = [name for name in streams if not name.endswith("*")]
+    for prefix in (name.removesuffix("*") for name in streams if name.endswith("*")):
+        found = [name for name in header if name.startswith(prefix)]
+        named += [
+            name for name in found if name.rpartition(".")[2] not in _FIELDS or name.rpartition(".")[0] not in found
+        ]
+    return tuple(named)
 
 
 def is_manifest(path: Path) -> bool:
@@ -163,7 +178,9 @@ def _check_header(path: Path, header: Sequence[str], streams: Sequence[str]) -> 
             raise DataError(f"{path}: unknown column {name!r}; {did_you_mean(name, known)}")
 
 
-def _read_row(path: Path, line: int, cells: Mapping[str, str], streams: Sequence[str]) -> ManifestRow:
+def _read_row(
+    path: Path, line: int, cells: Mapping[str, str], streams: Sequence[str], label_names: Sequence[str]
+) -> ManifestRow:
     where = f"{path}, line {line}"
     if not cells["clip_id"]:
         raise DataError(f"{where}: clip_id is empty")
@@ -177,11 +194,8 @@ def _read_row(path: Path, line: int, cells: Mapping[str, str], streams: Sequence
         raise DataError(
             f"{where}: no stream is filled in; name a file in one of: {', '.join(s for s in streams if s in cells)}"
         )
-    targets = {
-        name.removeprefix("target."): _number(where, name, cell)
-        for name, cell in cells.items()
-        if name.startswith("target.") and cell
-    }
+    truths = {name.removeprefix("target."): cell for name, cell in cells.items() if name.startswith("target.") and cell}
+    targets = {name: _number(where, f"target.{name}", cell) for name, cell in truths.items() if name not in label_names}
     return ManifestRow(
         line=line,
         clip_id=cells["clip_id"],
@@ -191,18 +205,19 @@ def _read_row(path: Path, line: int, cells: Mapping[str, str], streams: Sequence
         targets=targets,
         target_path=_existing(where, path.parent, "target", cells["target"]) if cells.get("target") else None,
         target_source=cells.get("target_source", ""),
+        labels={name: cell for name, cell in truths.items() if name in label_names},
     )
 
 
 def _read_medium(where: str, folder: Path, stream: str, cells: Mapping[str, str]) -> Media | str:
     if stream.partition(".")[0] == "text":
         return cells[stream]
-    own = {field: cells.get(f"{stream}.{field}", "") for field in _FIELDS}
+    own = {name: cells.get(f"{stream}.{name}", "") for name in _FIELDS}
     stretch = {}
-    for field in ("start_s", "duration_s"):
-        name = f"{stream}.{field}" if own[field] or stream.endswith("_baseline") else field
+    for end in ("start_s", "duration_s"):
+        name = f"{stream}.{end}" if own[end] or stream.endswith("_baseline") else end
         cell = cells.get(name, "")
-        stretch[field] = _number(where, name, cell) if cell else None
+        stretch[end] = _number(where, name, cell) if cell else None
     if (stretch["start_s"] or 0.0) < 0 or (stretch["duration_s"] is not None and stretch["duration_s"] <= 0):
         raise DataError(
             f"{where}: {stream} needs start_s of 0 or more and duration_s above 0, got {stretch['start_s']} and"

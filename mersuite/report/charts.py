@@ -56,7 +56,7 @@ def groups_chart(
         ax.grid(visible=False, axis="x")
         ax.set_xlim(-0.6, len(names) - 0.4)
         ax.set_ylabel(metric)
-        _legend_above(ax)
+        legend_above(ax)
         return inline_svg(figure, f"by-{by}", f"{metric} by {by}, from {names[0]} to {names[-1]}")
 
 
@@ -82,7 +82,7 @@ def curves_chart(curves: Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[i
             ax.set_title(metric)
             ax.set_xlabel("epoch")
             ax.xaxis.get_major_locator().set_params(integer=True)
-        _legend_above(axes[0, -1])
+        legend_above(axes[0, -1])
         return inline_svg(figure, "curves", f"Learning curves of {', '.join(curves)}")
 
 
@@ -105,7 +105,7 @@ def timeline_chart(panel: Timeline, name: str) -> str:
             ax.margins(x=0.01)
             ax.set_title(dimension)
             ax.set_xlabel("seconds")
-        _legend_above(axes[0, -1])
+        legend_above(axes[0, -1])
         return inline_svg(figure, name, f"{panel.title}: {', '.join(panel.lines)} over time")
 
 
@@ -198,7 +198,8 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return np.unique(np.linspace(low, high, 5).round(0 if high - low > 10 else 2))
 
 
-def _legend_above(ax: Any) -> None:
+def legend_above(ax: Any) -> None:
+    """Puts the legend above the axes where there is more than one entry."""
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
         ax.legend(

@@ -11,8 +11,8 @@ from mersuite import registry
 from mersuite.clip import Prediction
 from mersuite.compare import Comparison, compare
 from mersuite.errors import ConfigError, DataError
-from mersuite.panels import Section, Timeline
-from mersuite.report import charts, html, parts
+from mersuite.panels import Calibration, Confusion, Panel, Section, Timeline
+from mersuite.report import charts, html, labels, parts
 from mersuite.results import FinishedRun, read_run
 from mersuite.track import Track
 
@@ -74,11 +74,18 @@ def _section(number: int, section: Section) -> str:
     drawn = []
     for index, panel in enumerate(section.panels):
         name = f"own-{number}-{index}"
-        chart = (
-            charts.timeline_chart(panel, name) if isinstance(panel, Timeline) else charts.calibration_chart(panel, name)
-        )
-        drawn.append(html.figure(chart, panel.title))
+        drawn.append(html.figure(_chart(panel, name), panel.title))
     return html.section(section.title, section.text, drawn)
+
+
+def _chart(panel: Panel, name: str) -> str:
+    if isinstance(panel, Timeline):
+        return charts.timeline_chart(panel, name)
+    if isinstance(panel, Calibration):
+        return charts.calibration_chart(panel, name)
+    if isinstance(panel, Confusion):
+        return labels.confusion_chart(panel, name)
+    return labels.bars_by_name_chart(panel, name)
 
 
 def _write(out: Path, text: str) -> None:

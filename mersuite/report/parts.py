@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from mersuite.compare import Comparison
+from mersuite.config import DATA_PLACES
 from mersuite.errors import DataError
 from mersuite.report import charts, html
 from mersuite.report.scalp import head_positions
@@ -16,7 +17,6 @@ from mersuite.results import FinishedRun
 from mersuite.track import Track
 
 BESIDE = ("constant", "prior")
-PATHS = ("root", "manifest")
 MIN_PLACES = 8
 """Why: a map between fewer channels is mostly invention."""
 Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
@@ -32,7 +32,12 @@ def headline(run: FinishedRun, track: Track) -> str:
     for name in [each for each in BESIDE if each in run.metrics and each != run.main]:
         gap = main[metric] - run.metrics[name][metric]
         tiles.append(html.tile(f"{run.metrics[name][metric]:.2f}", f"{name}; {run.main} differs by {gap:+.2f}"))
-    tiles.append(html.tile(f"{int(main['num_rows']):,}", f"held-out rows of {_counted(run, track)}"))
+    tiles.append(
+        html.tile(
+            f"{int(main['num_rows']):,}",
+            "held-out rows" + (f" of {_counted(run, track)}" if track.groups_shown else ""),
+        )
+    )
     facts = [
         f"track {run.track}",
         f"main system: {run.main}",
@@ -193,7 +198,7 @@ def provenance(run: FinishedRun, traits: Mapping[str, Any]) -> str:
     rows += [[name, str(version)] for name, version in run.info.get("versions", {}).items()]
     config = {key: value for key, value in run.config.items() if key not in ("run", "store")}
     if isinstance(config.get("data"), Mapping):
-        config["data"] = {key: value for key, value in config["data"].items() if key not in PATHS}
+        config["data"] = {key: value for key, value in config["data"].items() if key not in DATA_PLACES}
     parts = [html.table(["what", "value"], rows, text_columns=(0, 1))]
     parts.append(html.preformatted("Configuration", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)))
     return html.section("How it was made", "", parts)
@@ -201,7 +206,9 @@ def provenance(run: FinishedRun, traits: Mapping[str, Any]) -> str:
 
 def _counted(run: FinishedRun, track: Track) -> str:
     """Gives "24 subjects"."""
-    members = run.metrics[run.main].get("groups", {}).get(track.reports_by, {})
+    members = run.metrics[run.main].get("groups", {}).get(track.reports_by)
+    if members is None:  # every member is a row
+        return f"{int(run.metrics[run.main]['num_rows']):,} {track.reports_by}s"
     return f"{len(members)} {track.reports_by}{'' if len(members) == 1 else 's'}"
 
 

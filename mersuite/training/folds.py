@@ -25,7 +25,7 @@ from mersuite.inference import (
     raw_outputs,
     save_checkpoint,
 )
-from mersuite.models.base import BuildContext
+from mersuite.models.base import BuildContext, StreamInfo
 from mersuite.models.network import Network
 from mersuite.prepare import FeatureReader
 from mersuite.run_folder import claim_folder, is_first_process, samples_digest, write_json
@@ -93,17 +93,19 @@ def train_fold(run: FoldRun) -> Checkpoint:
     """
     _claim_folder(run)
     torch.manual_seed(seed_of(run.config.seed, run.evaluation, run.fold.index))
-    train, val = run.rows(run.fold.train), run.rows(run.fold.val)
+    train = run.rows(run.fold.train)
+    val = [run.track.as_asked(run.config, sample) for sample in run.rows(run.fold.val)]
     fitted = run.track.fitted(run.config)
     fitted.fit(train, val, run.reader.get)
     network, context = None, None
     if run.track.uses_network(run.config):
         context = build_context(run.track, run.config, run.reader, train, classes=fitted.classes)
         network = build_network(run.track, run.config, context, fitted)
-    if network is not None:
-        network = _train_network(run, network, fitted, train, val)
-    seen = known_outputs(run, fitted, network, train) if fitted.calibrates_on_train else []
-    known = known_outputs(run, fitted, network, val)
+    if network is not None and context is not None:
+        network = _train_network(run, network, context, fitted, train, val)
+    streams = None if context is None else context.streams
+    seen = known_outputs(run, fitted, network, train, streams) if fitted.calibrates_on_train else []
+    known = known_outputs(run, fitted, network, val, streams)
     fitted.calibrate(known, seen)
     outputs = {sample.sample_id: output for sample, output in known}
     fitted.refit([(sample, outputs.get(sample.sample_id)) for sample in val])
@@ -124,10 +126,22 @@ def train_fold(run: FoldRun) -> Checkpoint:
 
 
 def known_outputs(
-    run: FoldRun, fitted: Fitted, network: Network | None, samples: Sequence[Sample]
+    run: FoldRun,
+    fitted: Fitted,
+    network: Network | None,
+    samples: Sequence[Sample],
+    streams: Mapping[str, StreamInfo] | None = None,
 ) -> list[tuple[Sample, Output]]:
-    """Pairs samples with their raw outputs; [] for systems that have none."""
-    raw = raw_outputs(fitted, network, run.config, samples, run.reader)
+    """Pairs samples with their raw outputs; [] for systems that have none.
+
+    Args:
+        run: The fold.
+        fitted: Its fitted parts.
+        network: Its network, if it has one.
+        samples: What to answer.
+        streams: What the network was built for: samples may be asked without one of its streams.
+    """
+    raw = raw_outputs(fitted, network, run.config, samples, run.reader, streams)
     return [(item, output) for item in samples if (output := raw[item.sample_id]) is not None]
 
 
@@ -149,7 +163,12 @@ def build_context(
 
 
 def _train_network(
-    run: FoldRun, network: Network, fitted: Fitted, train: Sequence[Sample], val: Sequence[Sample]
+    run: FoldRun,
+    network: Network,
+    context: BuildContext,
+    fitted: Fitted,
+    train: Sequence[Sample],
+    val: Sequence[Sample],
 ) -> Network:
     from mersuite.training.module import SupervisedModule
     from mersuite.training.trainer import BEST_WEIGHTS
@@ -174,15 +193,23 @@ def _train_network(
         return run.track.metrics(answers, targets)
 
     if not (run.folder / TRAINED).is_file():
-        _fit_network(run, SupervisedModule(network, run.track, run.config, fitted, score_val), fitted, train, val)
+        module = SupervisedModule(network, run.track, run.config, fitted, score_val)
+        data = WindowDataModule(
+            run.config,
+            train=train,
+            val=val,
+            reader=run.reader,
+            target_of=fitted.target,
+            seed=seed_of(run.config.seed, run.evaluation, run.fold.index),
+            known=context.streams,
+        )
+        _fit_network(run, module, data)
     state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
     network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
     return network.eval()
 
 
-def _fit_network(
-    run: FoldRun, module: SupervisedModule, fitted: Fitted, train: Sequence[Sample], val: Sequence[Sample]
-) -> None:
+def _fit_network(run: FoldRun, module: SupervisedModule, data: WindowDataModule) -> None:
     """Trains until the end, and notes that it was reached.
 
     Why the note: the last checkpoint does not hold that training was stopped early, so a run that is killed before its
@@ -192,7 +219,6 @@ def _fit_network(
     from mersuite.training.trainer import LAST, build_trainer
 
     seed = seed_of(run.config.seed, run.evaluation, run.fold.index)
-    data = WindowDataModule(run.config, train=train, val=val, reader=run.reader, target_of=fitted.target, seed=seed)
     run.folder.mkdir(parents=True, exist_ok=True)
     monitor = f"val/{run.track.monitor}"
     callbacks: list[Callback] = [ReportEpoch(monitor, run.report)] if run.report else []

@@ -41,6 +41,7 @@ class SupervisedModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Gives the sum of the track's and the fusion's loss terms, and logs each."""
+        batch = self._track.augment(self._run_config, batch)
         output, fused = self.network(batch)
         terms = {**self._track.loss(self._run_config, output, fused, batch, self._fitted), **fused.losses}
         total = torch.stack([term.float() for term in terms.values()]).sum()

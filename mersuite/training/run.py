@@ -15,7 +15,7 @@ from mersuite.data.splits import Fold, check_folds, make_folds
 from mersuite.data.windows import plan_windows
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.importance import channel_importance, mean_importance
-from mersuite.inference import answer_with, load_checkpoint
+from mersuite.inference import answer_with, asked, load_checkpoint
 from mersuite.metrics.bootstrap import RowScorer, bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
@@ -300,7 +300,8 @@ def _write_importance(work: _Work, entry: Mapping[str, Any]) -> None:
     for fold in entry["folds"]:
         checkpoint = load_checkpoint(work.folder.path / fold["checkpoint"])
         if checkpoint.network is not None:
-            found.append(channel_importance(checkpoint, [work.samples[item] for item in fold["val"]], work.reader))
+            rows = asked(checkpoint, [work.samples[item] for item in fold["val"]])
+            found.append(channel_importance(checkpoint, rows, work.reader))
     if found:
         write_json(work.folder.path / "importance.json", mean_importance(found))
 
@@ -352,7 +353,8 @@ def score_rows(track: Track, config: RunConfig, predictions: Sequence[Prediction
     result: dict[str, Any] = dict(score(range(len(predictions))))
     result["num_rows"] = int(result.get("num_rows", len(predictions)))
     result["protocol"] = protocol
-    resampled = [item.groups.get(track.reports_by, item.sample_id) for item in predictions]
+    by = track.resampled_by(config)
+    resampled = [item.groups.get(by, item.sample_id) for item in predictions]
     result["interval"] = {
         name: [interval.low, interval.high]
         for name, interval in bootstrap_intervals(score, resampled, seed=config.seed).items()

@@ -179,7 +179,7 @@ def test_class_says_what_the_rest_of_mersuite_asks_for(name: str):
     assert track.name == name
     assert track.monitor in track.metric_names
     assert track.monitor_mode in ("min", "max")
-    assert track.streams and track.reports_by in track.groups_shown
+    assert track.streams and (not track.groups_shown or track.reports_by in track.groups_shown)
     assert track.token_rate_hz is None or track.token_rate_hz > 0
 
 
@@ -362,7 +362,7 @@ def test_training_targets_are_finite_and_as_long_as_the_sample(made: Made):
     for sample in made.train.samples:
         assert sample.target
         for target in sample.target.values():
-            assert np.isfinite(target).all()
+            assert target.dtype.kind == "U" or np.isfinite(target).all()
             if made.track.token_rate_hz is not None:
                 assert sample.duration_s is not None and target.dtype == np.float32
                 assert target.shape[0] == round(sample.duration_s * made.track.token_rate_hz)

@@ -40,9 +40,9 @@ class AttentionConfig:
 class AttentionFusion(Fusion):
     """A weighted sum of the streams; weights may be of any size and sign.
 
-    Three `mlp` encoders with num_layers=3, hidden and width alike, input_norm=false, dropout=0 and input_dropout the
-    same as dropout here give the organisers' shape: streams of one width are used as they are. Theirs have a ReLU after
-    each layer, the last one included.
+    Three `mlp` encoders with num_layers=3, hidden and width alike, input_norm=false, dropout=0, activation=relu,
+    activate_output=true and input_dropout the same as dropout here are the organisers' model: streams of one width are
+    used as they are.
 
     A stream that is missing has neither vector nor weight. Without a token rate the weights come from the streams'
     averages, and each token carries its stream's weight.

@@ -173,3 +173,16 @@ def test_columns_of_the_eeg_and_fnirs_features_tell_their_channels():
     for names in (plan.names()["eeg_bands"], statistics):
         info = StreamInfo(num_channels=6, rate_hz=1.0, ch_names=names)
         assert node_layout(info, None).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_organisers_mlp_has_a_relu_after_every_layer():
+    config = MlpConfig(
+        num_layers=3, hidden=6, width=6, input_norm=False, dropout=0.0, activation="relu", activate_output=True
+    )
+    encoder = MlpEncoder(config, StreamInfo(num_channels=5, rate_hz=0.0), BuildContext(streams={})).eval()
+    vector = torch.randn(4, 1, 5)
+    first, second, third = (layer for layer in encoder.layers if isinstance(layer, torch.nn.Linear))
+    expected = third(second(first(vector).relu()).relu()).relu()
+    found = encoder(vector, torch.ones(4, 1, dtype=torch.bool)).tokens
+    torch.testing.assert_close(found, expected)
+    assert (found >= 0).all() and (found > 0).any()

@@ -1,0 +1,66 @@
+"""The configuration of the cross track: keys under `cross.`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mersuite.schema import require_all
+
+LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+"""The organisers' six classes in their index order."""
+System = Literal["listener", "own", "majority"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossConfig:
+    """What the cross track adds to the shared configuration.
+
+    Training clips show one person who speaks and is labelled; candidates show two, of whom the one who listens is
+    labelled. `own` and `other` say which stored stream plays the part of each stream of the model in the two cases.
+
+    Attributes:
+        system: listener | own | majority. `listener` learns with voice and words hidden at times and is scored with
+            them hidden, as they are of somebody who listens; `own` sees everything, which is the published in-domain
+            protocol; `majority` answers the most frequent label.
+        labels: The labels there may be, in index order; () takes those of the training rows.
+        own: Model stream to stored streams for clips whose labelled person speaks; the first that the clip has counts,
+            none hides it. Streams that are not named are read under their own name.
+        other: The same for clips whose labelled person listens.
+        silence: Chance that a training row loses the streams that `other` hides, all at once. Why 0.5: half of the rows
+            teach what voice and words say, half teach to do without them.
+        class_weights: Weight of a label in the loss: none, sqrt or balanced (inverse of its share, or the root of it).
+            Why none: the metric weighs labels by their share.
+        label_smoothing: Share of the truth that is spread over all labels.
+        prior: What labels are expected to be as frequent as: train (as in training), uniform, or estimate (from the
+            answers to all asked rows together, by expectation maximisation; label-free, but transductive).
+        head_dropout: Dropout on the fused vector before the last layer.
+        check_clips: How many clips `mersuite check` opens; 0 opens all.
+    """
+
+    system: System = "listener"
+    labels: tuple[str, ...] = LABELS
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    other: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    silence: float = 0.5
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    prior: Literal["train", "uniform", "estimate"] = "train"
+    head_dropout: float = 0.1
+    check_clips: int = 200
+
+    def __post_init__(self) -> None:
+        twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
+        require_all(
+            (not twice and all(self.labels), f"labels: need different names, got {', '.join(self.labels)}"),
+            (0 <= self.silence < 1, f"silence: need 0 <= chance < 1, got {self.silence}"),
+            (0 <= self.label_smoothing < 1, f"label_smoothing: need 0 <= share < 1, got {self.label_smoothing}"),
+            (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
+            (self.check_clips >= 0, f"check_clips: need 0 or more, got {self.check_clips}"),
+        )
+
+    @property
+    def hidden_of_listener(self) -> tuple[str, ...]:
+        """Model streams that a clip has none of whose labelled person listens."""
+        return tuple(stream for stream, stored in self.other.items() if not stored)
