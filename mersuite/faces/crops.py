@@ -10,9 +10,9 @@ from mersuite.clip import Media
 from mersuite.errors import DataError
 from mersuite.faces.config import FacesConfig
 from mersuite.faces.detectors import opencv
-from mersuite.faces.scan import Scan
+from mersuite.faces.scan import Scan, stretch_frames
 from mersuite.faces.tracks import Track
-from mersuite.media.video import iter_frames, probe
+from mersuite.media.video import probe
 
 _BLUR_FROM = 1.5
 
@@ -34,9 +34,8 @@ def read_crops(video: Media, found: Scan, tracks: Sequence[Track], config: Faces
     height = min(config.crop_height, probe(video.path).height)
     num_frames = len(found.times_s)
     crops = np.zeros((len(tracks), num_frames, config.crop_side, config.crop_side, 3), np.uint8)
-    stretch = {"start_s": video.start_s, "duration_s": video.duration_s}
     index = -1
-    for index, (_, image) in enumerate(iter_frames(video.path, **stretch, rate_hz=config.rate_hz, height=height)):
+    for index, (_, image) in enumerate(stretch_frames(video, config.rate_hz, height)):
         if index >= num_frames:
             break
         for number, track in enumerate(tracks):

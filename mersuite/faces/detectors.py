@@ -178,7 +178,8 @@ class CascadeDetector:
         if cascade is None or cascade.empty():
             raise ConfigError(
                 f"detector=cascade: OpenCV {self._cv2.__version__} ships no {file}; install"
-                " opencv-python-headless>=4.10,<5, or give detector=yunet yunet_path=FILE.onnx, or detector=openface openface_root=FOLDER"
+                " opencv-python-headless>=4.10,<5, or give"
+                " detector=yunet yunet_path=FILE.onnx, or detector=openface openface_root=FOLDER"
             )
         return cascade
 
@@ -262,11 +263,11 @@ def box_of(eyes: np.ndarray, mouth: np.ndarray) -> tuple[float, float, float, fl
     down = (np.asarray(mouth, np.float64) - eyes) / (MOUTH_AT - EYES_AT)
     side = float(np.hypot(*down))
     centre = eyes + (0.5 - EYES_AT) * down
-    left, top = (round(float(each), 9) for each in centre - side / 2)
+    left, top = (round(float(each), 9) + 0.0 for each in centre - side / 2)
     return left, top, round(side, 9), round(side, 9)
 
 
-def iou(one: Sequence[float], other: Sequence[float]) -> float:
+def iou(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> float:
     """Intersection over union of two boxes.
 
     >>> iou((0, 0, 2, 2), (1, 0, 2, 2))

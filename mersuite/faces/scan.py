@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +48,7 @@ def scan(video: Media, name: str, config: FacesConfig) -> Scan:
     own_height = probe(video.path).height
     height = min(config.height, own_height)
     searcher = _Searcher(open_detector(config, name=name, scale=height / own_height), config, video.start_s)
-    stretch = {"start_s": video.start_s, "duration_s": video.duration_s}
-    for time_s, image in iter_frames(video.path, **stretch, rate_hz=config.rate_hz, height=height):
+    for time_s, image in stretch_frames(video, config.rate_hz, height):
         searcher.take(time_s, image)
     searcher.finish()
     if not searcher.times_s:
@@ -62,6 +61,11 @@ def scan(video: Media, name: str, config: FacesConfig) -> Scan:
         detections=searcher.detections,
         size=searcher.size,
     )
+
+
+def stretch_frames(video: Media, rate_hz: float, height: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of the stretch that a Media names, as `iter_frames` gives them."""
+    return iter_frames(video.path, start_s=video.start_s, duration_s=video.duration_s, rate_hz=rate_hz, height=height)
 
 
 def colours(image: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ class Track:
     Attributes:
         boxes: (frame, 4) float64, x, y, width, height in pixels of the searched picture; NaN where it is not seen.
         seen: (frame,) bool, found or interpolated.
-        opening: (frame,) float64, opening of the mouth as a share of the box's side; NaN where landmarks do not tell it.
+        opening: (frame,) float64, opening of the mouth as a share of the box's side; NaN where no landmarks tell it.
         confidence: Mean over its detections.
         num_detections: How often it was found.
         scene: Number of the scene.
@@ -183,7 +184,7 @@ def _runs(frames: np.ndarray, times_s: np.ndarray, max_gap_s: float) -> list[tup
     """Stretches of detections without a gap longer than max_gap_s, as (start, stop)."""
     breaks = np.flatnonzero(np.diff(times_s[frames]) > max_gap_s + 1e-6) + 1
     edges = [0, *breaks.tolist(), len(frames)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _hold(frames: np.ndarray, searched: np.ndarray, scenes: np.ndarray, scene: int) -> tuple[int, int]:

@@ -1,0 +1,119 @@
+"""What has been done in a folder of faces, so that work can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mersuite.clip import Clip, Media
+from mersuite.errors import DataError
+from mersuite.faces.analysis import VIDEO, VOICE
+from mersuite.faces.config import FacesConfig
+from mersuite.schema import plain
+
+ROLES = ("speaker", "listener")
+JOURNAL = "faces.jsonl"
+_VERSION = 1
+_NOT_NUMBERS = ("skip_broken",)
+
+
+def face_path(out: Path, role: str, name: str) -> Path:
+    """The file of a face: <out>/face_<role>/<name>/<name>.npy."""
+    return out / f"face_{role}" / name / f"{Path(name).name}.npy"
+
+
+def picture_path(out: Path, name: str) -> Path:
+    """The file of a debug picture."""
+    return out / "debug" / f"{name}.png"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file for writing under a temporary name; it gets its own name when all has been written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Journal:
+    """Rows of finished clips, a JSON line each, written as clips are finished. The first line holds the options."""
+
+    def __init__(self, out: Path, config: FacesConfig) -> None:
+        self._out = out
+        self._options = {key: value for key, value in plain(config).items() if key not in _NOT_NUMBERS}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._sources: dict[str, Any] = {}
+        path = out / JOURNAL
+        if path.is_file():
+            self._read(path)
+        lines = [json.dumps({"faces": _VERSION, "options": self._options})]
+        lines += [self._line(name) for name in self.rows]
+        with whole_file(path) as stream:  # whole: a killed run may have left half a line
+            stream.write("".join(f"{line}\n" for line in lines).encode())
+        self._file = path.open("a", encoding="utf-8")
+
+    def has(self, clip: Clip, *, debug: bool) -> bool:
+        """A clip is finished, its sources have not changed since and its files are there."""
+        row = self.rows.get(clip.clip_id)
+        if row is None or self._sources[clip.clip_id] != sources_of(clip):
+            return False
+        files = [face_path(self._out, role, clip.clip_id) for role in ROLES if row[role] is not None]
+        files += [picture_path(self._out, clip.clip_id)] * debug
+        return all(path.is_file() for path in files)
+
+    def add(self, clip: Clip, row: dict[str, Any]) -> None:
+        """Notes a finished clip; its files lie there already."""
+        self.rows[clip.clip_id] = row
+        self._sources[clip.clip_id] = sources_of(clip)
+        self._file.write(self._line(clip.clip_id) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _line(self, name: str) -> str:
+        return json.dumps({"sources": self._sources[name], "row": self.rows[name]})
+
+    def _read(self, path: Path) -> None:
+        entries = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # half a line of a killed run: that clip is done again
+        head = entries[0] if entries else {}
+        if head.get("faces") != _VERSION:
+            raise DataError(f"{path}: was written by another version of mersuite; give another folder as out")
+        before = head["options"]
+        differing = [key for key in self._options if before.get(key) != self._options[key]]
+        if differing:
+            key = differing[0]
+            raise DataError(
+                f"out={self._out}: holds faces that were cut with {key}={before.get(key)}, asked for"
+                f" {key}={self._options[key]}; give the same options, or another folder"
+            )
+        for entry in entries[1:]:
+            self.rows[entry["row"]["name"]] = entry["row"]
+            self._sources[entry["row"]["name"]] = entry["sources"]
+
+
+def sources_of(clip: Clip) -> list[list[Any]]:
+    """What a clip's result depends on: size, time of change and stretch of its files."""
+    found: list[list[Any]] = []
+    for stream in (VIDEO, VOICE):
+        media = clip.media.get(stream)
+        if isinstance(media, Media):
+            status = media.path.stat() if media.path.is_file() else None
+            known = [status.st_size, status.st_mtime_ns] if status else [0, 0]
+            found.append([str(media.path.absolute()), *known, media.start_s, media.duration_s])
+    return found
