@@ -1,0 +1,204 @@
+"""Packets of a picture track to frames, with their exact times."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mersuite.errors import DataError
+from mersuite.media.container import CURE, Track, declared_end_s, tracks
+from mersuite.media.packets import CannotPlanError, PacketReader, Run, rewind
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+
+_TAIL_S = 1.0
+_SHORT_S, _SHORT_SHARE = 0.5, 0.01
+_DECLARING = ("mov", "matroska", "avi", "flv", "asf")
+"""Containers whose header says how long the file is; of others the length is estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Where a picture track and its file end, in seconds from the file's beginning.
+
+    Attributes:
+        last_s: Time of the last frame.
+        end_s: End of the last frame.
+        file_end_s: End of the file; later than end_s where the sound lasts longer.
+    """
+
+    last_s: float
+    end_s: float
+    file_end_s: float
+
+
+def find_ends(track: Track) -> Ends:
+    """Finds the ends in the last packets, and moves back to the beginning. Nothing is decoded.
+
+    Why not the header: that of a file which was cut off still says how long it once was, and that of an mkv file
+    counts the longest of all tracks.
+
+    Raises:
+        DataError: If there are no packets, or the file ends before its header says so.
+    """
+    import av
+
+    stated_s = declared_end_s(track)
+    if counts_frames(track):  # of a file that was cut off the length is estimated; the count is as it was written
+        stated_s = max(stated_s or 0.0, track.seconds(track.stream.frames))
+    ends: dict[int, tuple[float, float]] = {}
+    try:
+        if stated_s is not None:
+            tail = int(track.ticks(max(0.0, stated_s - _TAIL_S)))
+            track.container.seek(tail, stream=track.stream, any_frame=True)
+            ends = _last_packets(track)
+        if track.stream.index not in ends:
+            rewind(track)
+            ends = _last_packets(track)
+        rewind(track)
+    except av.FFmpegError as error:
+        raise DataError(f"{track.path}: cannot be read to its end ({error.strerror or error}); {CURE}") from error
+    if track.stream.index not in ends:
+        raise DataError(f"{track.path}: its picture track holds no frames; {CURE}")
+    last_s, end_s = ends[track.stream.index]
+    reached_s = max(end for _, end in ends.values())
+    declares = any(track.container.format.name.startswith(name) for name in _DECLARING)
+    if declares and stated_s is not None and reached_s < stated_s - max(_SHORT_S, _SHORT_SHARE * stated_s):
+        raise DataError(f"{track.path}: is cut off: {reached_s:.2f} s of the {stated_s:.2f} s in its header; {CURE}")
+    return Ends(last_s=last_s, end_s=end_s, file_end_s=max(reached_s, stated_s or 0.0))
+
+
+def decode_runs(track: Track, runs: Iterable[Run]) -> Iterator[tuple[int, VideoFrame]]:
+    """Gives (time stamp, frame) of the wanted frames, in order.
+
+    Frames that no other frame refers to are left out where they are not wanted.
+
+    Raises:
+        DataError: If a packet cannot be decoded.
+        CannotPlanError: If a packet did not hold the frame that it promised.
+    """
+    codec = track.stream.codec_context
+    for run in runs:
+        codec.flush_buffers()
+        waiting = deque(sorted(run.wanted))
+        for packet in (*run.packets, None):
+            skips = packet is not None and packet.pts not in run.wanted
+            codec.skip_frame = "NONREF" if skips else "DEFAULT"
+            for frame in _decode(track, packet):
+                if waiting and frame.pts is not None and frame.pts >= waiting[0]:
+                    if frame.pts != waiting.popleft():
+                        raise CannotPlanError
+                    yield frame.pts, frame
+        if waiting:
+            raise CannotPlanError
+
+
+def decode_on(track: Track, reader: PacketReader, from_ticks: float) -> Iterator[tuple[int, VideoFrame]]:
+    """Gives (time stamp, frame) of all frames from the last key frame before a time on.
+
+    Raises:
+        DataError: If a packet cannot be read or decoded.
+        CannotPlanError: If packets have no time stamps.
+    """
+    if from_ticks - track.ticks(0.0) > reader.seek_ticks:
+        reader.jump(from_ticks)
+    held: list[Packet] = []
+    passed = False
+    first: int | None = None
+    while (packet := reader.read()) is not None:
+        if not passed and packet.is_keyframe and packet.pts is not None and packet.pts <= from_ticks:
+            held, first = [], packet.pts  # this is where to begin; frames shown before it need packets before it
+        if first is not None and packet.pts is not None and packet.pts < first:
+            continue
+        held.append(packet)
+        passed = passed or (packet.dts is not None and packet.dts >= from_ticks)
+        if passed:
+            for each in held:
+                yield from _stamped(track, _decode(track, each))
+            held = []
+    for last in (*held, None):
+        yield from _stamped(track, _decode(track, last))
+
+
+def decode_from_start(track: Track, last_s: float) -> Iterator[tuple[int, VideoFrame]]:
+    """Gives (time stamp, frame) of all frames, for files whose packets do not say when their frames are shown.
+
+    Why a queue for avi: its packets are numbered in the order of decoding alone, and so are the time stamps that a
+    decoder makes of them. Frames come out in the order of showing, so the n-th frame has the n-th number.
+
+    Raises:
+        DataError: If a packet cannot be read or decoded, or frames have no time at all.
+    """
+    import av
+
+    numbers: deque[int] = deque()
+    counts = counts_frames(track)
+    begun, reached_s = False, 0.0
+    packets = track.container.demux(track.stream)
+    packet: Packet | None = None
+    while True:
+        try:
+            packet = next((item for item in packets if item.size), None)
+        except av.FFmpegError as error:
+            raise track.broken(round(track.ticks(reached_s)), error.strerror or error) from error
+        begun = begun or packet is None or packet.is_keyframe
+        if not begun:
+            continue
+        if packet is not None and packet.dts is not None:
+            numbers.append(packet.dts)
+        for frame in _decode(track, packet):
+            if counts:
+                frame.pts = numbers.popleft() if numbers else None
+            for tick, stamped in _stamped(track, [frame]):
+                reached_s = max(reached_s, track.seconds(tick))
+                yield tick, stamped
+        if packet is None:
+            break
+    track.check_reached(reached_s, last_s)
+
+
+def counts_frames(track: Track) -> bool:
+    """Tells whether a container numbers frames and does not time them."""
+    return track.container.format.name == "avi"
+
+
+def _decode(track: Track, packet: Packet | None) -> list[VideoFrame]:
+    import av
+
+    try:
+        frames = track.stream.decode(packet)
+    except av.FFmpegError as error:
+        raise track.broken(packet.pts if packet else None, error.strerror or error) from error
+    for frame in frames:
+        if frame.is_corrupt:
+            raise track.broken(frame.pts, "the decoder marks this frame as damaged")
+    return frames
+
+
+def _stamped(track: Track, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+    for frame in frames:
+        if frame.pts is None:
+            raise DataError(f"{track.path}: its frames have no times; convert the file to mp4 or mkv")
+        yield frame.pts, frame
+
+
+def _last_packets(track: Track) -> dict[int, tuple[float, float]]:
+    """Gives stream number -> (time, end) of the last packet from here on, in seconds from the file's beginning."""
+    found: dict[int, tuple[float, float]] = {}
+    streams = [track.stream, *tracks(track.container, "audio")[:1]]
+    rate = track.stream.average_rate
+    for packet in track.container.demux(streams):
+        tick = packet.dts if counts_frames(track) or packet.pts is None else packet.pts
+        if tick is None or not packet.size or packet.is_discard:
+            continue
+        tick_s = float(packet.time_base)
+        length_s = (packet.duration or 0) * tick_s
+        if not length_s and packet.stream_index == track.stream.index and rate:
+            length_s = 1.0 / float(rate)
+        time_s = tick * tick_s - track.zero_s
+        last_s, end_s = found.get(packet.stream_index, (time_s, time_s))
+        found[packet.stream_index] = (max(last_s, time_s), max(end_s, time_s + length_s))
+    return found
