@@ -91,9 +91,11 @@ def moment_discrepancy(
 
 @_exactly
 def subspace_overlap(one: torch.Tensor, other: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """How much two sets of vectors point the same way: |A^T B|_F^2 / N^2, from 0 (orthogonal) to 1.
+    """How much the features of two sets of vectors go together over the batch: |A^T B|_F^2 / N^2, from 0 to 1.
 
-    A and B are the sets with the mean over the batch taken off and each row drawn to a length of one.
+    A and B are the sets with the mean over the batch taken off and each row drawn to a length of one. The term is 0
+    where the spaces that their features span are orthogonal, a feature being a vector over the N rows: those of one
+    set are then uncorrelated with those of the other.
 
     Source: Hazarika et al. 2020, "MISA: modality-invariant and -specific representations for multimodal sentiment
     analysis", section 3.4.2. Why divided by N^2, which the paper does not do: the term then has one size for every

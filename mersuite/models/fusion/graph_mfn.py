@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from mersuite.errors import ConfigError
-from mersuite.models.base import BuildContext, Encoded, Fused, Fusion, masked_mean
+from mersuite.models.base import BuildContext, Encoded, Fused, Fusion
 from mersuite.models.layers import any_mask
 from mersuite.models.sequence_layers import GatedMemory, LstmSystem, align_streams, last_real, two_layers
 from mersuite.schema import require_all
 
 MAX_STREAMS = 4
-"""More streams have more than 15 vertices and more than 65 edges among them."""
+"""More streams have more than 15 vertices and 65 edges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +122,9 @@ class FusionGraph(nn.Module):
 class GraphMfnFusion(Fusion):
     """One LSTM a stream; the graph looks at its cells before and after each step; a gated memory keeps what it found.
 
-    With a token rate the tokens are the steps. Without one all streams are brought to common steps, at most num_steps,
-    and `pooled` is what is known at the last of them. A stream that is not real at a step keeps its state and stays out
-    of the graph.
+    With a token rate the tokens are the steps; without one all streams are brought to common steps, at most num_steps.
+    `pooled` is what is known at the last of them. A stream that is not real at a step keeps its state and stays out of
+    the graph.
     """
 
     Config = GraphMfnConfig
@@ -152,6 +152,4 @@ class GraphMfnFusion(Fusion):
         found, _ = self.graph(brought, there)
         known = torch.cat([hidden.flatten(2), self.memory(found, mask)], dim=-1)
         tokens = self.output(known) * mask.unsqueeze(-1)
-        joined = Encoded(tokens, mask)
-        in_time = self.context.token_rate_hz is not None
-        return Fused(tokens=tokens, mask=mask, pooled=masked_mean(tokens, mask) if in_time else last_real(joined))
+        return Fused(tokens=tokens, mask=mask, pooled=last_real(Encoded(tokens, mask)))

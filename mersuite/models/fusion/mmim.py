@@ -92,7 +92,7 @@ class MmimFusion(Fusion):
         )
         self.pairs = tuple(combinations(range(len(widths)), 2)) if config.bound_weight > 0 else ()
         self.bounds = nn.ModuleList(
-            nn.Sequential(nn.Linear(inner, inner), nn.ReLU(), nn.Linear(inner, 2 * inner)) for _ in self.pairs
+            nn.Sequential(nn.Linear(inner, 2 * inner), nn.ReLU(), nn.Linear(2 * inner, 2 * inner)) for _ in self.pairs
         )
 
     def forward(self, encoded: Mapping[str, Encoded]) -> Fused:
