@@ -92,8 +92,8 @@ class EvaClipExtractor(Extractor):
         Raises:
             ConfigError: If it lacks a file, cannot be reached, or does not fit image_size.
         """
-        self._pretrained.check()
         self._size()
+        self._pretrained.check()
 
     def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
         """Gives how many bytes the streams of these clips will take."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -107,8 +108,8 @@ class PictureExtractor(Extractor):
         Raises:
             ConfigError: If it lacks a file, cannot be reached, or does not fit the knobs.
         """
-        self._pretrained.check()
         self._rule()
+        self._pretrained.check()
 
     def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
         """Gives about how many bytes the streams of these clips will take; None where the width is not known."""
@@ -116,7 +117,7 @@ class PictureExtractor(Extractor):
         if width is None:
             return None
         share = 1.0 if self.config.rate_hz is None else self.config.rate_hz / self.config.frames_hz
-        return estimate(clips, width, self.config.pooling, lambda clip: self._count(clip) * share)
+        return estimate(clips, width, self.config.pooling, lambda clip: ceil(self._count(clip) * share))
 
     def state_digest(self) -> str:
         """Gives the digest of the model's files."""
@@ -155,7 +156,13 @@ class PictureExtractor(Extractor):
         model_config = self._pretrained.config
         kind = model_config.model_type
         is_clip = kind in _CLIP
-        has_projection = is_clip or hasattr(_model_class(model_config), "get_image_features")
+        model_class = _model_class(model_config)
+        has_projection = is_clip or hasattr(model_class, "get_image_features")
+        if not has_projection and model_class.main_input_name != "pixel_values":
+            raise ConfigError(
+                f"model: {self.config.model} is of the kind {kind}, which reads {model_class.main_input_name}; give an "
+                "image encoder"
+            )
         wanted = self.config.tokens
         if wanted == "auto":
             wanted = "projection" if has_projection else "sum" if kind in _SUMMED else "mean"

@@ -30,6 +30,8 @@ _NEEDED: Mapping[Kind, tuple[tuple[str, ...], ...]] = {
     ),
 }
 """Sets of files, one of which a model folder must hold beside its configuration and weights."""
+_MAX_REASON = 160
+"""Characters kept of what transformers says; some of its messages list every model there is."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _UNUSED_WEIGHTS = ("pooler", "masked_spec_embed", "mask_token", "position_ids")
 """What published checkpoints may lack, because no feature passes through it."""
@@ -135,10 +137,14 @@ def library() -> ModuleType:
 @contextmanager
 def _loading(source: Source, what: str) -> Iterator[None]:
     """Turns what transformers raises for a bad folder or an unknown hub id into a ConfigError."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:_MAX_REASON]
         cure = "give a folder that holds the model" if source.folder is None else "compare it with the model's page"
         raise ConfigError(f"model: {source.model}: its {what} cannot be loaded ({reason}); {cure}") from error
 

@@ -98,6 +98,7 @@ class SpeechExtractor(Extractor):
         Raises:
             ConfigError: If it lacks a file, cannot be reached, or does not fit the knobs.
         """
+        self._refuse_other_kinds()
         self._pretrained.check()
         self._own_rate_hz()
 
@@ -105,7 +106,7 @@ class SpeechExtractor(Extractor):
         """Gives about how many bytes the streams of these clips will take."""
         rate_hz = self.config.rate_hz or self._own_rate_hz()
         width = self._pretrained.config.hidden_size
-        return estimate(clips, width, self.config.pooling, lambda clip: self._seconds(clip) * rate_hz)
+        return estimate(clips, width, self.config.pooling, lambda clip: ceil(self._seconds(clip) * rate_hz))
 
     def state_digest(self) -> str:
         """Gives the digest of the model's files."""
@@ -143,8 +144,17 @@ class SpeechExtractor(Extractor):
     def _is_whisper(self) -> bool:
         return self._pretrained.config.model_type == "whisper"
 
+    def _refuse_other_kinds(self) -> None:
+        model_config = self._pretrained.config
+        missing = [name for name in _NEEDED_NAMES if not hasattr(model_config, name)]
+        if missing and not self._is_whisper():
+            raise ConfigError(
+                f"model: {self.config.model} is of the kind {model_config.model_type}, without {missing[0]}; give a "
+                "model that reads waveforms, such as hubert, wav2vec2 or wavlm, or whisper"
+            )
+
     def _own_rate_hz(self) -> float:
-        """Gives the model's rows a second; also where what it is not made for is refused."""
+        """Gives the model's rows a second."""
         model_config, config = self._pretrained.config, self.config
         if self._is_whisper():
             if config.whisper == "decoder":
@@ -153,11 +163,6 @@ class SpeechExtractor(Extractor):
                 return 1.0
             own_hz = model_config.max_source_positions / self._pretrained.processor.chunk_length
         else:
-            if missing := [name for name in _NEEDED_NAMES if not hasattr(model_config, name)]:
-                raise ConfigError(
-                    f"model: {config.model} is of the kind {model_config.model_type}, without {missing[0]}; give a "
-                    "model that reads waveforms, such as hubert, wav2vec2 or wavlm, or whisper"
-                )
             own_hz = self._pretrained.processor.sampling_rate / float(np.prod(model_config.conv_stride))
         if config.rate_hz is not None and config.rate_hz > own_hz:
             raise ConfigError(f"rate_hz: need at most {own_hz:g} Hz, the rate of the model, got {config.rate_hz}")

@@ -82,8 +82,8 @@ class VideoMaeExtractor(Extractor):
         Raises:
             ConfigError: If it lacks a file, cannot be reached, or is no VideoMAE.
         """
-        self._pretrained.check()
         self._num_segments()
+        self._pretrained.check()
 
     def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
         """Gives about how many bytes the streams of these clips will take."""
