@@ -26,6 +26,8 @@ class FacesConfig:
             20 pixels that the cascades look at.
         crop_height: Faces are cut from the picture at this height, in pixels, or its own where that is lower. Why 540:
             a face of a fifth of the picture fills the crop of 112.
+        keep_mb: Pictures of a clip are kept up to so many megabytes; longer clips are decoded twice. Why 400: ten
+            seconds at a height of 540.
         rate_hz: At most so many frames a second are read and cut. Why 25: syllables come at 4 to 8 a second.
         detect_rate_hz: Faces are looked for so often; boxes between are interpolated.
         search_rate_hz: The whole picture is searched so often (and at each scene cut); else only near known faces.
@@ -56,6 +58,7 @@ class FacesConfig:
     min_detection: float = 0.2
     height: int = 270
     crop_height: int = 540
+    keep_mb: int = 400
     rate_hz: float = 25.0
     detect_rate_hz: float = 5.0
     search_rate_hz: float = 1.0
@@ -75,7 +78,7 @@ class FacesConfig:
     def __post_init__(self) -> None:
         shares = ("min_face", "min_detection", "cut_threshold", "min_confidence")
         positive = ("rate_hz", "detect_rate_hz", "search_rate_hz", "min_track_s")
-        lengths = ("max_gap_s", "smooth_s", "max_lag_s", "margin")
+        lengths = ("keep_mb", "max_gap_s", "smooth_s", "max_lag_s", "margin")
         sizes = ("height", "crop_height", "crop_side")
         require_all(
             *((0 < getattr(self, key) < 1, f"{key}: need 0 to 1, got {getattr(self, key)}") for key in shares),

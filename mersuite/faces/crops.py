@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,11 +31,10 @@ def read_crops(video: Media, found: Scan, tracks: Sequence[Track], config: Faces
     Raises:
         DataError: If the video gives other frames than before.
     """
-    height = min(config.crop_height, probe(video.path).height)
     num_frames = len(found.times_s)
     crops = np.zeros((len(tracks), num_frames, config.crop_side, config.crop_side, 3), np.uint8)
     index = -1
-    for index, (_, image) in enumerate(stretch_frames(video, config.rate_hz, height)):
+    for index, image in enumerate(_pictures(video, found, config)):
         if index >= num_frames:
             break
         for number, track in enumerate(tracks):
@@ -47,6 +46,13 @@ def read_crops(video: Media, found: Scan, tracks: Sequence[Track], config: Faces
     for number, track in enumerate(tracks):
         crops[number] = crops[number, nearest_seen(track.seen)]
     return crops
+
+
+def _pictures(video: Media, found: Scan, config: FacesConfig) -> Iterable[np.ndarray]:
+    if found.pictures is not None:
+        return found.pictures
+    height = min(config.crop_height, probe(video.path).height)
+    return (image for _, image in stretch_frames(video, config.rate_hz, height))
 
 
 def cut(image: np.ndarray, box: np.ndarray, *, side: int, margin: float) -> np.ndarray:

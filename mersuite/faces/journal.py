@@ -18,7 +18,7 @@ from mersuite.schema import plain
 ROLES = ("speaker", "listener")
 JOURNAL = "faces.jsonl"
 _VERSION = 1
-_NOT_NUMBERS = ("skip_broken",)
+_WITHOUT_EFFECT = ("skip_broken", "keep_mb")
 
 
 def face_path(out: Path, role: str, name: str) -> Path:
@@ -49,7 +49,7 @@ class Journal:
 
     def __init__(self, out: Path, config: FacesConfig) -> None:
         self._out = out
-        self._options = {key: value for key, value in plain(config).items() if key not in _NOT_NUMBERS}
+        self._options = {key: value for key, value in plain(config).items() if key not in _WITHOUT_EFFECT}
         self.rows: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, Any] = {}
         path = out / JOURNAL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mersuite.clip import Media
 from mersuite.errors import DataError
 from mersuite.faces.config import FacesConfig
-from mersuite.faces.detectors import Detection, Detector, open_detector
+from mersuite.faces.detectors import Detection, Detector, open_detector, opencv
 from mersuite.media.video import iter_frames, probe
 
 _COLOUR_LEVELS = 6
@@ -27,12 +27,14 @@ class Scan:
         scenes: (frame,) int64, number of the scene, from 0.
         detections: Frame to what was found in it; frames that were not searched are not there.
         size: Height and width of the pictures that were searched, in pixels.
+        pictures: Every frame as it was read, (height, width, 3) uint8, RGB; None where they were too many to keep.
     """
 
     times_s: np.ndarray
     scenes: np.ndarray
     detections: Mapping[int, list[Detection]]
     size: tuple[int, int]
+    pictures: Sequence[np.ndarray] | None
 
 
 def scan(video: Media, name: str, config: FacesConfig) -> Scan:
@@ -48,8 +50,13 @@ def scan(video: Media, name: str, config: FacesConfig) -> Scan:
     own_height = probe(video.path).height
     height = min(config.height, own_height)
     searcher = _Searcher(open_detector(config, name=name, scale=height / own_height), config, video.start_s)
-    for time_s, image in stretch_frames(video, config.rate_hz, height):
-        searcher.take(time_s, image)
+    pictures: list[np.ndarray] | None = []
+    for time_s, image in stretch_frames(video, config.rate_hz, min(config.crop_height, own_height)):
+        searcher.take(time_s, _lowered(image, height))
+        if pictures is not None:
+            pictures.append(image)
+            if len(pictures) * image.nbytes > config.keep_mb * 1e6:
+                pictures = None
     searcher.finish()
     if not searcher.times_s:
         raise DataError(
@@ -60,12 +67,21 @@ def scan(video: Media, name: str, config: FacesConfig) -> Scan:
         scenes=np.array(searcher.scenes),
         detections=searcher.detections,
         size=searcher.size,
+        pictures=pictures,
     )
 
 
 def stretch_frames(video: Media, rate_hz: float, height: int) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of the stretch that a Media names, as `iter_frames` gives them."""
     return iter_frames(video.path, start_s=video.start_s, duration_s=video.duration_s, rate_hz=rate_hz, height=height)
+
+
+def _lowered(image: np.ndarray, height: int) -> np.ndarray:
+    if image.shape[0] <= height:
+        return image
+    cv2 = opencv()
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def colours(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,9 @@ Columns, as OpenFace 2 writes them; headers may carry a leading blank, and what 
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,18 +162,16 @@ def _cells(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        table = pd.read_csv(
-            path,
-            usecols=lambda name: name.strip() in _PLAIN or _WANTED.fullmatch(name.strip()) is not None,
-            skipinitialspace=True,
-            encoding="utf-8-sig",
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            header = [name.strip() for name in next(csv.reader(stream), [])]
+        twice = [name for name, count in Counter(header).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}: two columns are named {twice[0]}; make the file again")
+        wanted = [index for index, name in enumerate(header) if name in _PLAIN or _WANTED.fullmatch(name)]
+        table = pd.read_csv(path, usecols=wanted, index_col=False, skipinitialspace=True, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a csv file of OpenFace ({str(error).strip()}); make it again") from error
-    table.columns = [name.strip() for name in table.columns]
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise DataError(f"{path}: two columns are named {twice}; make the file again")
+    table.columns = [header[index] for index in wanted]
     for name in table.columns:
         if table[name].dtype.kind not in "if":
             table[name] = pd.to_numeric(table[name], errors="coerce")
