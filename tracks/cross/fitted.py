@@ -57,12 +57,16 @@ class CrossFitted(Fitted):
         """Chooses nothing."""
 
     def apply(self, sample: Sample, output: Output | None) -> Output:
-        """Gives a score for each label by name; without a network the logarithm of its share."""
-        floor = np.float32(np.log(1e-6))
-        known = np.maximum(np.log(np.maximum(self.shares, 1e-12)), floor)
+        """Gives a score for each label by name; without a network the logarithm of its share.
+
+        With cross.prior=uniform or estimate the training shares are taken off; estimated ones are put on by the track,
+        which sees all rows together.
+        """
+        known = np.log(np.maximum(self.shares, 1e-6))
         scores = known if output is None else output.values[LOGITS]
-        if output is not None and self.options.prior == "uniform":
-            scores = scores - known
+        if output is not None and self.options.prior != "train":
+            # a label that was never seen has no share to take off, and the network has learned to leave it out
+            scores = scores - np.where(self.shares > 0, known, 0.0)
         key = WindowKey(sample.sample_id, 0.0, 0.0) if output is None else output.key
         named = zip(self._labels, np.asarray(scores, dtype=np.float32), strict=True)
         return Output(key=key, values={label: score.reshape(()) for label, score in named})

@@ -59,8 +59,3 @@ class CrossConfig:
             (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
             (self.check_clips >= 0, f"check_clips: need 0 or more, got {self.check_clips}"),
         )
-
-    @property
-    def hidden_of_listener(self) -> tuple[str, ...]:
-        """Model streams that a clip has none of whose labelled person listens."""
-        return tuple(stream for stream, stored in self.other.items() if not stored)

@@ -22,7 +22,7 @@ class Shares:
     """Frequencies of labels.
 
     Attributes:
-        before: (label,) mean answer before the first step: what the model takes labels to be as frequent as.
+        before: (label,) what the scores take labels to be as frequent as: all alike.
         after: (label,) after expectation maximisation.
     """
 
@@ -33,13 +33,12 @@ class Shares:
 def estimate_shares(outputs: Mapping[str, Output]) -> Shares:
     """Estimates the label shares of all rows together by expectation maximisation over their posteriors.
 
-    The classifier's own prior is taken to be its mean answer, so that one that answers alike everywhere stays as it is.
-
     Args:
-        outputs: Sample id to scores by label (logits).
+        outputs: Sample id to scores by label: logits, less the logarithm of the training shares, so that their
+            posteriors are those under labels of equal share.
     """
     posteriors = _softmax(_scores(outputs))
-    before = np.clip(posteriors.mean(axis=0), 1e-9, None)
+    before = np.full(posteriors.shape[1], 1.0 / posteriors.shape[1])
     shares = before.copy()
     for _ in range(MAX_STEPS):
         weighted = posteriors * (shares / before)

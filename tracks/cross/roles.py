@@ -61,9 +61,15 @@ def assign(config: RunConfig, clip: Clip, role: str, made: Mapping[str, Sequence
     return plays
 
 
+def hidden_of_listener(config: RunConfig) -> tuple[str, ...]:
+    """Gives the model's streams that a clip has none of whose labelled person listens."""
+    options: CrossConfig = config.options
+    return tuple(stream for stream, stored in options.other.items() if not stored and stream in config.model.encoders)
+
+
 def as_listener(config: RunConfig, sample: Sample) -> Sample:
     """Gives a sample without the streams that somebody who listens has none of."""
-    return replace(sample, streams={**sample.streams, **dict.fromkeys(config.options.hidden_of_listener)})
+    return replace(sample, streams={**sample.streams, **dict.fromkeys(hidden_of_listener(config))})
 
 
 def notes_of(config: RunConfig, samples: Sequence[Sample]) -> list[str]:

@@ -21,7 +21,7 @@ from tracks.cross.options import CrossConfig
 from tracks.cross.prior import estimate_shares, shifted
 from tracks.cross.published import PUBLISHED
 from tracks.cross.reader import STREAMS, read_cross
-from tracks.cross.roles import as_listener, sources_of
+from tracks.cross.roles import as_listener, hidden_of_listener, sources_of
 from tracks.cross.scores import emotion_metrics, score_tables
 from tracks.cross.submission import read_answers, write_answers
 
@@ -89,7 +89,7 @@ class CrossTrack(Track):
         import torch
 
         options: CrossConfig = config.options
-        hidden = [stream for stream in options.hidden_of_listener if stream in batch.masks]
+        hidden = [stream for stream in hidden_of_listener(config) if stream in batch.masks]
         if options.system != "listener" or not options.silence or not hidden:
             return batch
         kept = torch.rand(len(batch), device=batch.masks[hidden[0]].device) >= options.silence
@@ -130,7 +130,7 @@ class CrossTrack(Track):
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
         """Gives the configured system, the other ones, and each stream of the model alone."""
         options: CrossConfig = config.options
-        hides = set(options.hidden_of_listener) & set(config.model.encoders)
+        hides = set(hidden_of_listener(config))
         nothing_left = hides == set(config.model.encoders)
         unfit = {
             "listener": ""
