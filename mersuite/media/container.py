@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CURE = "copy or download it again, or leave the clip out"
 SLACK_S = 0.05
 """A stretch may end this much after the file: lengths are often written with few digits."""
+_TAIL_S = 1.0
+_SHORT_S, _SHORT_SHARE = 0.5, 0.01
+_DECLARING = ("mov", "matroska", "avi", "flv", "asf", "wav", "w64", "flac", "aiff")
+"""Containers whose header says how long the file is; of others the length is estimated."""
 _STILL_FORMATS = ("image2", "tty")
 _NAMES = {"video": "picture", "audio": "sound"}
 
@@ -132,14 +136,25 @@ def tracks(container: InputContainer, kind: Literal["video", "audio"]) -> list[A
 
 
 def declared_end_s(track: Track) -> float | None:
-    """Gives the end of the whole file as its header says it; None where it does not."""
+    """Gives the end of a track as the header says it, of the sound too for a picture track; None where it does not.
+
+    Why not always the length of the whole file: subtitles may end after the picture, and the picture after the sound.
+    """
+    heard = {stream.index: stream for stream in (track.stream, *tracks(track.container, "audio"))}
+    if all(stream.duration is not None for stream in heard.values()):
+        ends = [float(((item.start_time or 0) + item.duration) * item.time_base) for item in heard.values()]
+        return max(ends) - track.zero_s
+    return whole_end_s(track) if len(track.container.streams) == len(heard) else None
+
+
+def whole_end_s(track: Track) -> float | None:
+    """Gives the end of the longest track, of whatever kind, as the header says it; None where it does not."""
     import av
 
     container = track.container
     if container.duration is None:
         return None
-    start_s = (container.start_time or 0) / av.time_base
-    return start_s + container.duration / av.time_base - track.zero_s
+    return ((container.start_time or 0) + container.duration) / av.time_base - track.zero_s
 
 
 def check_stretch(path: Path, start_s: float, duration_s: float | None, *, end_s: float, file_end_s: float) -> None:
@@ -157,6 +172,78 @@ def check_stretch(path: Path, start_s: float, duration_s: float | None, *, end_s
             f"{path}: {name}: the stretch lies beyond the end, which is at {max(end_s, file_end_s):.2f} s"
             f" (this track: {end_s:.2f} s); give a stretch inside the file"
         )
+
+
+def check_whole(track: Track, reached_s: float, stated_s: float | None) -> None:
+    """Checks that a file reaches as far as its header says.
+
+    Raises:
+        DataError: If it ends before: it was cut off when it was copied.
+    """
+    declares = any(track.container.format.name.startswith(name) for name in _DECLARING)
+    if declares and stated_s is not None and reached_s < stated_s - max(_SHORT_S, _SHORT_SHARE * stated_s):
+        raise DataError(
+            f"{track.path}: is cut off: it holds {reached_s:.2f} s of the {stated_s:.2f} s in its header; {CURE}"
+        )
+
+
+def last_packets(track: Track, stated_s: float | None) -> dict[int, tuple[float, float]]:
+    """Gives stream number -> (time of the last packet, its end), of all picture and sound; moves to the beginning.
+
+    Args:
+        track: One of them.
+        stated_s: The end that the header tells; packets are read from a little before it. None reads all.
+
+    Raises:
+        DataError: If the file cannot be read there.
+    """
+    import av
+
+    found: dict[int, tuple[float, float]] = {}
+    try:
+        if stated_s is not None:
+            tail = int(track.ticks(max(0.0, stated_s - _TAIL_S)))
+            track.container.seek(tail, stream=track.stream, any_frame=True)
+            found = _ends_from_here(track)
+        if track.stream.index not in found:
+            rewind(track)
+            found = _ends_from_here(track)
+        rewind(track)
+    except av.FFmpegError as error:
+        raise DataError(f"{track.path}: cannot be read to its end ({error.strerror or error}); {CURE}") from error
+    return found
+
+
+def rewind(track: Track) -> None:
+    """Moves to the beginning of a file.
+
+    Why 10 s before it: moving to its first time exactly may end at the second key frame of a file without index. An avi
+    file takes no time below 0.
+    """
+    before_s = 0.0 if counts_frames(track) else 10.0
+    track.container.seek(int(track.ticks(-before_s)), stream=track.stream)
+
+
+def counts_frames(track: Track) -> bool:
+    """Tells whether a container numbers frames, in the order of decoding, and does not time them."""
+    return track.container.format.name == "avi"
+
+
+def _ends_from_here(track: Track) -> dict[int, tuple[float, float]]:
+    found: dict[int, tuple[float, float]] = {}
+    rate = getattr(track.stream, "average_rate", None)
+    for packet in track.container.demux([*tracks(track.container, "video"), *tracks(track.container, "audio")]):
+        tick = packet.dts if counts_frames(track) or packet.pts is None else packet.pts
+        if tick is None or not packet.size or packet.is_discard:
+            continue
+        tick_s = float(packet.time_base)
+        length_s = (packet.duration or 0) * tick_s
+        if not length_s and packet.stream_index == track.stream.index and rate:
+            length_s = 1.0 / float(rate)
+        time_s = tick * tick_s - track.zero_s
+        last_s, end_s = found.get(packet.stream_index, (time_s, time_s))
+        found[packet.stream_index] = (max(last_s, time_s), max(end_s, time_s + length_s))
+    return found
 
 
 def _zero_s(container: InputContainer) -> float:

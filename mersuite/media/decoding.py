@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mersuite.errors import DataError
-from mersuite.media.container import CURE, Track, declared_end_s, tracks
-from mersuite.media.packets import CannotPlanError, PacketReader, Run, rewind
+from mersuite.media.container import CURE, Track, check_whole, counts_frames, declared_end_s, last_packets
+from mersuite.media.packets import CannotPlanError, PacketReader, Run
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
-
-_TAIL_S = 1.0
-_SHORT_S, _SHORT_SHARE = 0.5, 0.01
-_DECLARING = ("mov", "matroska", "avi", "flv", "asf")
-"""Containers whose header says how long the file is; of others the length is estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,30 +39,15 @@ def find_ends(track: Track) -> Ends:
     Raises:
         DataError: If there are no packets, or the file ends before its header says so.
     """
-    import av
-
     stated_s = declared_end_s(track)
     if counts_frames(track):  # of a file that was cut off the length is estimated; the count is as it was written
         stated_s = max(stated_s or 0.0, track.seconds(track.stream.frames))
-    ends: dict[int, tuple[float, float]] = {}
-    try:
-        if stated_s is not None:
-            tail = int(track.ticks(max(0.0, stated_s - _TAIL_S)))
-            track.container.seek(tail, stream=track.stream, any_frame=True)
-            ends = _last_packets(track)
-        if track.stream.index not in ends:
-            rewind(track)
-            ends = _last_packets(track)
-        rewind(track)
-    except av.FFmpegError as error:
-        raise DataError(f"{track.path}: cannot be read to its end ({error.strerror or error}); {CURE}") from error
+    ends = last_packets(track, stated_s)
     if track.stream.index not in ends:
         raise DataError(f"{track.path}: its picture track holds no frames; {CURE}")
     last_s, end_s = ends[track.stream.index]
     reached_s = max(end for _, end in ends.values())
-    declares = any(track.container.format.name.startswith(name) for name in _DECLARING)
-    if declares and stated_s is not None and reached_s < stated_s - max(_SHORT_S, _SHORT_SHARE * stated_s):
-        raise DataError(f"{track.path}: is cut off: {reached_s:.2f} s of the {stated_s:.2f} s in its header; {CURE}")
+    check_whole(track, reached_s, stated_s)
     return Ends(last_s=last_s, end_s=end_s, file_end_s=max(reached_s, stated_s or 0.0))
 
 
@@ -160,11 +140,6 @@ def decode_from_start(track: Track, last_s: float) -> Iterator[tuple[int, VideoF
     track.check_reached(reached_s, last_s)
 
 
-def counts_frames(track: Track) -> bool:
-    """Tells whether a container numbers frames and does not time them."""
-    return track.container.format.name == "avi"
-
-
 def _decode(track: Track, packet: Packet | None) -> list[VideoFrame]:
     import av
 
@@ -183,22 +158,3 @@ def _stamped(track: Track, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, 
         if frame.pts is None:
             raise DataError(f"{track.path}: its frames have no times; convert the file to mp4 or mkv")
         yield frame.pts, frame
-
-
-def _last_packets(track: Track) -> dict[int, tuple[float, float]]:
-    """Gives stream number -> (time, end) of the last packet from here on, in seconds from the file's beginning."""
-    found: dict[int, tuple[float, float]] = {}
-    streams = [track.stream, *tracks(track.container, "audio")[:1]]
-    rate = track.stream.average_rate
-    for packet in track.container.demux(streams):
-        tick = packet.dts if counts_frames(track) or packet.pts is None else packet.pts
-        if tick is None or not packet.size or packet.is_discard:
-            continue
-        tick_s = float(packet.time_base)
-        length_s = (packet.duration or 0) * tick_s
-        if not length_s and packet.stream_index == track.stream.index and rate:
-            length_s = 1.0 / float(rate)
-        time_s = tick * tick_s - track.zero_s
-        last_s, end_s = found.get(packet.stream_index, (time_s, time_s))
-        found[packet.stream_index] = (max(last_s, time_s), max(end_s, time_s + length_s))
-    return found

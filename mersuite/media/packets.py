@@ -68,16 +68,6 @@ def on_show(known: list[int], time: float) -> int | None:
     return known[max(0, place - 1)] if known else None
 
 
-def rewind(track: Track) -> None:
-    """Moves to the beginning of a file.
-
-    Why 10 s before it: moving to its first time exactly may end at the second key frame of a file without index. An avi
-    file takes no time below 0.
-    """
-    before_s = 0.0 if track.container.format.name == "avi" else 10.0
-    track.container.seek(int(track.ticks(-before_s)), stream=track.stream)
-
-
 class PacketReader:
     """Reads packets of a picture track from a key frame on, and jumps.
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mersuite.errors import DataError
-from mersuite.media.container import SLACK_S, Track, check_stretch, open_track, tracks
+from mersuite.media.container import SLACK_S, Track, check_stretch, counts_frames, open_track, tracks
 from mersuite.media.decoding import (
     Ends,
-    counts_frames,
     decode_from_start,
     decode_on,
     decode_runs,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,7 +97,7 @@ def write_clip(
     steady_base = path.suffix == ".avi"
     time_base = 1 / Fraction(rate_hz).limit_denominator(1001) if steady_base else TIME_BASE
     with av.open(str(path), "w", options=dict(format_options or {})) as container:
-        stream = container.add_stream(
+        stream: Any = container.add_stream(
             codec, rate=Fraction(rate_hz).limit_denominator(1001), options=dict(options or {})
         )
         stream.width, stream.height = size
@@ -121,7 +122,7 @@ def write_sound(path: Path, sound: Sound) -> Path:
 
 
 def _add_sound(container: av.container.OutputContainer, sound: Sound) -> av.AudioStream:
-    track = container.add_stream(sound.codec, rate=sound.rate_hz, options=dict(sound.options))
+    track: Any = container.add_stream(sound.codec, rate=sound.rate_hz, options=dict(sound.options))
     track.layout = sound.layout
     return track
 
