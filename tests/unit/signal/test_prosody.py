@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mersuite.data.fake_voices import make_voice, voice_cues
 from mersuite.signal.mel import power_spectrum
 from mersuite.signal.prosody import PROSODY, prosody
 
@@ -100,3 +101,22 @@ def test_silence_is_the_floor_and_zeros(gain, num_samples, rng):
 @pytest.mark.parametrize("seconds", [0.01, 0.02, 0.1, 0.2])
 def test_the_shortest_sounds_give_finite_values(seconds):
     measured(sounds.voice(200, seconds))
+
+
+def test_cues_of_made_up_voices_are_recovered(rng):
+    """Voices with vowels, accents, hiss and a room, made by code that knows nothing of these measures."""
+    truth, found = [], []
+    for _ in range(25):
+        cues = voice_cues(rng.standard_normal(4))
+        voice = make_voice(cues, rng.uniform(0.9, 1.1), int(rng.uniform(2.5, 4.5) * RATE_HZ), rng)
+        measures = measured((voice.samples / 32768).astype(np.float32))
+        truth.append((12 * np.log2(cues.pitch_hz / 55), cues.loudness_db, voice.rate_hz, cues.pause_share))
+        names = ("pitch_median_st", "loudness_mean_db", "articulation_per_s", "pause_share")
+        found.append([measures[name] for name in names])
+    apart = np.array(found) - np.array(truth)
+    assert np.abs(apart[:, 0]).max() < 0.5  # semitones; the truth is a mean, accents are up to 1
+    assert (
+        np.abs(apart[:, 1] - apart[:, 1].mean()).max() < 1.0
+    )  # dB; a mean level over syllables lies below their power
+    assert np.median(np.abs(apart[:, 2])) < 0.1
+    assert np.median(np.abs(apart[:, 3])) < 0.03
