@@ -84,6 +84,10 @@ class VoiceExtractor(Extractor):
         features = ("prosody", "logmel", *(("logmel_frames",) if self.config.frames else ()))
         return tuple(output_name(feature, self.config.stream) for feature in features)
 
+    def estimate_bytes(self, clips: Sequence[Clip]) -> int | None:
+        """Gives the bytes of the vectors; None with frames, whose number only the files tell."""
+        return None if self.config.frames else 4 * (len(PROSODY) + 3 * self.config.num_bands) * len(clips)
+
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the streams of every clip.
 

@@ -69,6 +69,13 @@ def test_a_file_gives_vectors_of_named_statistics(tmp_path):
     assert streams["logmel_speaker"].ch_names[-1].endswith("Hz change")
 
 
+def test_estimate_is_what_vectors_take_and_unknown_for_frames(tmp_path):
+    clip = clip_of(tmp_path, sounds.voice(220, 1.0))
+    wanted = sum(signal.data.nbytes for signal in streams_of(clip).values())
+    assert VoiceExtractor(VoiceConfig()).estimate_bytes([clip, clip]) == 2 * wanted
+    assert VoiceExtractor(VoiceConfig(frames=True)).estimate_bytes([clip]) is None
+
+
 def test_values_are_those_of_the_sound(tmp_path):
     sound = sounds.with_gaps(sounds.voice(220, 3.0, level_db=-23), [1.0], [0.5])
     found = prosody_of(clip_of(tmp_path, sound))
