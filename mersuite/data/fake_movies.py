@@ -41,7 +41,9 @@ def write_mp4(stream: IO[bytes], images: np.ndarray, rate_hz: float, samples: np
         video.height, video.width = images.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.gop_size = 12
-        video.options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
+        # Why a fixed quantiser: with x264's rate control the same pictures now and then give other bytes.
+        video.options = {"qp": "20", "preset": "veryfast"} if codec == "libx264" else {}
+        video.bit_rate = 1_000_000  # of mpeg4 alone; a quantiser needs none
         video.codec_context.thread_count = 1
         sound = container.add_stream("aac", rate=sound_rate_hz)
         sound.layout = "mono"
