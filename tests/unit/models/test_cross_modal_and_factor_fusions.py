@@ -274,6 +274,7 @@ def test_misa_losses_can_be_trained_away(term):
 def test_mmim_losses_are_infonce_and_the_bound_of_its_vectors():
     fusion, encoded = make("mmim", cpc_layers=2, temperature=0.5), draw()
     encoded["face"] = hide(encoded["face"], [2])
+    encoded["text"] = hide(encoded["text"], [4])
     there = [stream.mask.any(1) for stream in encoded.values()]
     vectors = [layer(item) for layer, item in zip(fusion.inputs, pooled(encoded).values(), strict=True)]
     fused = fusion(encoded)
@@ -464,6 +465,7 @@ def test_mctn_answers_from_the_source_alone(token_rate, source):
 def test_mctn_losses_are_the_errors_of_what_it_writes():
     fusion, encoded = make("mctn", source="voice"), draw()
     encoded["face"] = hide(encoded["face"], [2])
+    encoded["voice"] = hide(encoded["voice"], [4])
     source, joint = encoded["voice"], None
     translation, cycle = [], []
     for i, name in enumerate(("text", "face")):
@@ -471,7 +473,7 @@ def test_mctn_losses_are_the_errors_of_what_it_writes():
         joint = fusion.encoders[i](source if joint is None else joint)[0]
         written = fusion.decoders[i](joint, target.mask)
         again = fusion.back_decoders[i](fusion.back_encoders[i](written)[0], source.mask)
-        kept = target.mask.any(1)
+        kept = target.mask.any(1) & source.mask.any(1)
         translation.append((written.tokens - target.tokens)[kept].square().mean())
         cycle.append((again.tokens - source.tokens)[kept].square().mean())
     losses = fusion(encoded).losses
