@@ -167,7 +167,7 @@ class Track(ABC):
         name: The folder's name.
         Config: Frozen dataclass behind the config key of the track's name (`ps.system=signal`).
         FakeConfig: Frozen dataclass of the options of `mersuite fake track=<name>`.
-        streams: Media streams that the reader may give.
+        streams: Media streams that the reader may give; features/* stands for any that begins so.
         monitor: Metric that checkpoints and sweeps go by; a key of `metrics`.
         monitor_mode: "min" or "max".
         metric_names: Metrics shown in tables, in order.

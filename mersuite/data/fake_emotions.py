@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+from mersuite.formats.mer2026 import EMOTIONS
+
 SHARES = (0.26, 0.20, 0.18, 0.14, 0.12, 0.10)
 """How often each emotion is felt."""
 FACE_CUES = ("smile", "brow_height", "brow_tilt", "energy")

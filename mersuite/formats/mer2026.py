@@ -20,6 +20,8 @@ from mersuite.media.archives import archives_in
 from mersuite.media.csv_lines import read_columns, read_csv_lines
 
 DATASET = "mer2026"
+EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+"""The six classes of track 1 in their index order."""
 INNER_FOLDERS = ("mer2026-dataset", "mer2025-dataset")
 MEDIA_FOLDERS = {"video": ("video", (".mp4", ".avi", ".mkv", ".mov", ".webm")), "voice.speaker": ("audio", (".wav",))}
 """Stream to its folder and the endings of its files, the organisers' own first."""

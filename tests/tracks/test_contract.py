@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ SMALL_FAKE: Mapping[str, tuple[str, ...]] = {
         "max_clip_s=14",
         "rate_hz=200",
     ),
+    "cross": ("num_clips=36", "max_clip_s=1.8", "rate_hz=8", "num_dialogues=4"),
 }
 """Track -> options that make its fake data quick to read; a track that is not listed takes its own defaults."""
 QUICK = ("cv.folds=2", "trainer.max_epochs=1", "runtime.accelerator=cpu", "runtime.progress=false")
@@ -290,8 +292,8 @@ def test_every_evaluation_is_a_valid_system(name: str, evaluation: str):
 @pytest.mark.parametrize(("name", "evaluation"), EVALUATIONS)
 def test_the_configured_system_comes_first(name: str, evaluation: str):
     (item,) = [item for item in evaluations_of(name) if item.name == evaluation]
-    if item.split_by:
-        return  # the same system under another protocol
+    if item.split_by or any(key.startswith("model.") for key in item.overrides):
+        return  # the same system under another protocol, or with fewer streams
     config = with_overrides(api.config(name), item.overrides)
     first = track_of(name).evaluations(config)[0]
     assert first.name == evaluation
@@ -355,7 +357,8 @@ def test_samples_have_every_group_that_splits_and_reports_go_by(made: Made, spli
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_clips_hold_only_streams_that_the_track_declares(made: Made, split: str):
-    assert {stream for clip in getattr(made, split).clips for stream in clip.media} <= set(made.track.streams)
+    streams = {stream for clip in getattr(made, split).clips for stream in clip.media}
+    assert [name for name in streams if not any(fnmatch(name, known) for known in made.track.streams)] == []
 
 
 def test_training_targets_are_finite_and_as_long_as_the_sample(made: Made):

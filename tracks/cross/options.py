@@ -6,11 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mersuite.formats.mer2026 import EMOTIONS as LABELS
 from mersuite.schema import require_all
 
-LABELS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
-"""The organisers' six classes in their index order."""
-System = Literal["listener", "own", "majority"]
+ASKS = ("next", "current")
+"""What may be asked of a dialogue."""
+DIALOGUE_SYSTEMS = ("dialogue", "copy_partner", "copy_own", "speaker", "majority")
+System = Literal["listener", "own", "majority", "dialogue", "copy_partner", "copy_own", "speaker"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialogueConfig:
+    """What is asked of a dialogue, and what of it is seen.
+
+    Attributes:
+        ask: next: the emotion of a turn of another speaker than the turn before, without its words; current: the
+            emotion of every turn, with its words.
+        context: Earlier turns that are seen; 0 for none.
+        words: Show what is said.
+        names: Show who speaks by name, and not only whether it is the person who is asked about.
+        emotions: Show the true emotions of earlier turns. Why off: whoever listens is not told them. The systems that
+            copy an emotion are; with true, network and copies know the same.
+    """
+
+    ask: Literal["next", "current"] = "next"
+    context: int = 5
+    words: bool = True
+    names: bool = True
+    emotions: bool = False
+
+    def __post_init__(self) -> None:
+        require_all((self.context >= 0, f"context: need 0 or more earlier turns, got {self.context}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +49,8 @@ class CrossConfig:
     Attributes:
         system: listener | own | majority. `listener` learns with voice and words hidden at times and is scored with
             them hidden, as they are of somebody who listens; `own` sees everything, which is the published in-domain
-            protocol; `majority` answers the most frequent label.
+            protocol; `majority` answers the most frequent label. For dialogues: dialogue | copy_partner | copy_own |
+            speaker | majority, a network and what it must beat.
         labels: The labels there may be, in index order; () takes those of the training rows.
         own: Model stream to stored streams for clips whose labelled person speaks; the first that the clip has counts,
             none hides it. Streams that are not named are read under their own name.
@@ -37,6 +64,7 @@ class CrossConfig:
             answers to all asked rows together, by expectation maximisation; label-free, but transductive).
         head_dropout: Dropout on the fused vector before the last layer.
         check_clips: How many clips `mersuite check` opens; 0 opens all.
+        dialogue: What is asked of dialogues; null where the data are clips.
     """
 
     system: System = "listener"
@@ -49,6 +77,7 @@ class CrossConfig:
     prior: Literal["train", "uniform", "estimate"] = "train"
     head_dropout: float = 0.1
     check_clips: int = 200
+    dialogue: DialogueConfig | None = None
 
     def __post_init__(self) -> None:
         twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
@@ -58,4 +87,13 @@ class CrossConfig:
             (0 <= self.label_smoothing < 1, f"label_smoothing: need 0 <= share < 1, got {self.label_smoothing}"),
             (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
             (self.check_clips >= 0, f"check_clips: need 0 or more, got {self.check_clips}"),
+            (
+                self.dialogue is None or self.system in DIALOGUE_SYSTEMS,
+                f"system: for dialogues need one of {', '.join(DIALOGUE_SYSTEMS)}, got {self.system}; "
+                "config=recipe/cross_dialogue.yaml sets it",
+            ),
+            (
+                self.dialogue is not None or self.system not in DIALOGUE_SYSTEMS[:-1],
+                f"system: {self.system} is for dialogues; add config=recipe/cross_dialogue.yaml",
+            ),
         )

@@ -12,15 +12,24 @@ from mersuite.clip import Clip, Sample
 from mersuite.config import RunConfig
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.formats import mer2026
+from mersuite.formats.dialogue import is_dialogues
 from mersuite.formats.manifest import read_manifest
 from mersuite.track import TrackData
+from tracks.cross.dialogue import read_dialogue_data
 from tracks.cross.head import TARGET
 from tracks.cross.roles import OTHER, OWN, ROLE, assign, check_parts, notes_of, sources_of
 
 SPLITS = ("train", "test", "all")
 TRAIN_CSV = ("track1_train.csv", "track1_train*.csv", "track1_label_6way.npz")
-STREAMS = ("video", "voice.speaker", "face.speaker", "face.listener", *mer2026.TEXT_COLUMNS)
-"""Media streams; folders of pre-extracted features are further ones, named features/<folder>."""
+STREAMS = (
+    "video",
+    "voice.speaker",
+    "face.speaker",
+    "face.listener",
+    *mer2026.TEXT_COLUMNS,
+    f"{mer2026.FEATURE_PREFIX}*",
+)
+"""Media streams; each folder of pre-extracted features is one."""
 
 
 def read_cross(config: RunConfig, split: str) -> TrackData:
@@ -40,6 +49,8 @@ def read_cross(config: RunConfig, split: str) -> TrackData:
     if split not in SPLITS:
         raise ConfigError(f"split={split!r}: {did_you_mean(split, SPLITS)}")
     check_parts(config)
+    if config.options.dialogue is not None or (config.data.manifest and is_dialogues(config.data.manifest)):
+        return read_dialogue_data(config, split)
     if config.data.manifest is not None:
         return _read_manifest(config, config.data.place, split)
     folder = mer2026.open_folder(config.data.place, features=config.data.features, faces=config.data.faces)
@@ -80,7 +91,7 @@ def _read_candidates(config: RunConfig, folder: mer2026.MerFolder) -> TrackData:
 
 def _read_manifest(config: RunConfig, path: Path, split: str) -> TrackData:
     """Reads own clips: the streams as columns, target.emotion, and group.role (own or other; own where it is empty)."""
-    rows = read_manifest(path, (*STREAMS, mer2026.FEATURE_PREFIX + "*"), label_names=(TARGET,))
+    rows = read_manifest(path, STREAMS, label_names=(TARGET,))
     chosen = [row for row in rows if split in ("all", row.split)]
     if not chosen:
         raise DataError(f"{path}: no row of split {split!r}; fill it in in the column 'split'")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mersuite.clip import Prediction
 from mersuite.errors import ConfigError, DataError, SubmissionError, did_you_mean
+from mersuite.formats.dialogue import is_dialogues
 from mersuite.formats.manifest import is_manifest, read_manifest
-from mersuite.formats.mer2026 import FEATURE_PREFIX
 from mersuite.predictions import is_prediction_file, read_predictions
+from tracks.cross.dialogue import read_truths
 from tracks.cross.head import TARGET
 from tracks.cross.options import LABELS
 from tracks.cross.reader import STREAMS
@@ -57,11 +58,15 @@ def write_answers(predictions: Sequence[Prediction], out: Path, kind: str = "", 
 def read_answers(path: Path) -> dict[str, str]:
     """Reads a csv (name,discrete), a zip with answer.csv, a prediction file or a manifest as name -> label.
 
+    Of dialogues (a csv file or a folder) it gives the labels of all turns that may be asked.
+
     Raises:
         SubmissionError: If the file is missing, empty or malformed, a name is listed twice, or a label of a csv or zip
             is none of the six.
         DataError: If a manifest is at fault.
     """
+    if is_dialogues(path):
+        return read_truths(path)
     if not path.is_file():
         raise SubmissionError(
             f"{path}: no such file; need a csv with {','.join(COLUMNS)}, answer.zip or a prediction file"
@@ -165,7 +170,7 @@ def _read_csv(path: Path, content: bytes) -> dict[str, str]:
 
 def _read_manifest(path: Path) -> dict[str, str]:
     """Labels of the test rows, or of all rows where no test row has one."""
-    rows = read_manifest(path, (*STREAMS, FEATURE_PREFIX + "*"), label_names=(TARGET,))
+    rows = read_manifest(path, STREAMS, label_names=(TARGET,))
     labelled = [row for row in rows if TARGET in row.labels]
     if not labelled:
         raise DataError(f"{path}: no row has a label in the column target.{TARGET}")

@@ -12,7 +12,10 @@ from mersuite.config import RunConfig
 from mersuite.errors import ConfigError, did_you_mean
 from mersuite.formats.mer2026 import read_names
 from mersuite.panels import PublishedFigure, Section
+from mersuite.schema import plain
 from mersuite.track import CheckRow, Evaluation, Fitted, ScoreRequest, Track, TrackData
+from tracks.cross.dialogue import STREAM, of_same_question
+from tracks.cross.dialogue_systems import DialogueFitted, dialogue_evaluations
 from tracks.cross.fake import FakeConfig, write_fake
 from tracks.cross.figures import cross_sections
 from tracks.cross.fitted import CrossFitted, label_of
@@ -38,7 +41,7 @@ class CrossTrack(Track):
     name: ClassVar[str] = "cross"
     Config: ClassVar[type] = CrossConfig
     FakeConfig: ClassVar[type] = FakeConfig
-    streams: ClassVar[tuple[str, ...]] = STREAMS
+    streams: ClassVar[tuple[str, ...]] = (*STREAMS, STREAM)
     monitor: ClassVar[str] = "waf"
     monitor_mode: ClassVar[str] = "max"
     metric_names: ClassVar[tuple[str, ...]] = ("waf", "acc", "uar")
@@ -47,7 +50,7 @@ class CrossTrack(Track):
 
     # ---- data
     def read(self, config: RunConfig, split: str) -> TrackData:
-        """Reads the organisers' folder (data.root) or a manifest of own clips (data.manifest)."""
+        """Reads the organisers' folder (data.root), a manifest of own clips, or dialogues (data.manifest)."""
         return read_cross(config, split)
 
     def check(self, config: RunConfig) -> list[CheckRow]:
@@ -63,11 +66,11 @@ class CrossTrack(Track):
     # ---- learning
     def fitted(self, config: RunConfig) -> Fitted:
         """Gives labels and their shares, unfitted."""
-        return CrossFitted(config.options)
+        return CrossFitted(config.options) if config.options.dialogue is None else DialogueFitted(config.options)
 
     def uses_network(self, config: RunConfig) -> bool:
-        """All systems but the majority do."""
-        return config.options.system != "majority"
+        """Those that neither count nor copy do."""
+        return config.options.system in ("listener", "own", "dialogue")
 
     def stored_streams(self, config: RunConfig) -> tuple[str, ...]:
         """Adds the streams that play parts for speakers and listeners."""
@@ -130,6 +133,8 @@ class CrossTrack(Track):
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
         """Gives the configured system, the other ones, and each stream of the model alone."""
         options: CrossConfig = config.options
+        if options.dialogue is not None:
+            return dialogue_evaluations(options)
         hides = set(hidden_of_listener(config))
         nothing_left = hides == set(config.model.encoders)
         unfit = {
@@ -163,14 +168,15 @@ class CrossTrack(Track):
         return config.cv.by[0]
 
     def traits(self, config: RunConfig) -> Mapping[str, Any]:
-        """Says which system it is, and whether the frequency of labels was estimated from all that was asked."""
+        """Says which system it is, whether label shares were estimated from all that was asked, and what was asked."""
         options: CrossConfig = config.options
-        return {"system": options.system, "prior": options.prior, "transductive": options.prior == "estimate"}
+        asked = {} if options.dialogue is None else {"dialogue": plain(options.dialogue)}
+        return {"system": options.system, "prior": options.prior, "transductive": options.prior == "estimate", **asked}
 
     # ---- answers
     def adjust(self, config: RunConfig, outputs: Mapping[str, Output]) -> Mapping[str, Output]:
         """With cross.prior=estimate moves the answers to the label shares estimated from all of them."""
-        if config.options.prior != "estimate" or config.options.system == "majority":
+        if config.options.prior != "estimate" or not self.uses_network(config):
             return outputs
         return shifted(outputs, estimate_shares(outputs))
 
@@ -210,7 +216,7 @@ class CrossTrack(Track):
         if request.options:
             name = next(iter(request.options))
             raise ConfigError(f"score: unknown key {name!r} for track cross; {did_you_mean(name, ['json'])}")
-        return score_tables(pred, target)
+        return score_tables(pred, of_same_question(pred, target))
 
     # ---- report
     def published(self) -> Sequence[PublishedFigure]:
