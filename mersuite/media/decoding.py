@@ -57,8 +57,9 @@ def decode_runs(track: Track, runs: Iterable[Run]) -> Iterator[tuple[int, VideoF
     Frames that no other frame refers to are left out where they are not wanted.
 
     Raises:
-        DataError: If a packet cannot be decoded.
-        CannotPlanError: If a packet did not hold the frame that it promised.
+        DataError: If the file cannot be read on.
+        CannotPlanError: If a packet did not hold the frame that it promised, or cannot be decoded: the file may be
+            damaged, or decoding may not begin at its key frames, and decoding it all tells which.
     """
     codec = track.stream.codec_context
     for run in runs:
@@ -67,7 +68,7 @@ def decode_runs(track: Track, runs: Iterable[Run]) -> Iterator[tuple[int, VideoF
         for packet in (*run.packets, None):
             skips = packet is not None and packet.pts not in run.wanted
             codec.skip_frame = "NONREF" if skips else "DEFAULT"
-            for frame in _decode(track, packet):
+            for frame in _decode_or_give_up(track, packet):
                 if waiting and frame.pts is not None and frame.pts >= waiting[0]:
                     if frame.pts != waiting.popleft():
                         raise CannotPlanError
@@ -81,15 +82,17 @@ def decode_on(track: Track, reader: PacketReader, from_ticks: float) -> Iterator
 
     Raises:
         DataError: If a packet cannot be read or decoded.
-        CannotPlanError: If packets have no time stamps.
+        CannotPlanError: If packets have no time stamps, or cannot be decoded after a key frame in the middle.
     """
-    if from_ticks - track.ticks(0.0) > reader.seek_ticks:
+    restarted = from_ticks - track.ticks(0.0) > reader.seek_ticks
+    if restarted:
         reader.jump(from_ticks)
     held: list[Packet] = []
     passed = False
     first: int | None = None
     while (packet := reader.read()) is not None:
         if not passed and packet.is_keyframe and packet.pts is not None and packet.pts <= from_ticks:
+            restarted = restarted or first is not None
             held, first = [], packet.pts  # this is where to begin; frames shown before it need packets before it
         if first is not None and packet.pts is not None and packet.pts < first:
             continue
@@ -97,10 +100,10 @@ def decode_on(track: Track, reader: PacketReader, from_ticks: float) -> Iterator
         passed = passed or (packet.dts is not None and packet.dts >= from_ticks)
         if passed:
             for each in held:
-                yield from _stamped(track, _decode(track, each))
+                yield from _stamped(track, _decode_or_give_up(track, each) if restarted else _decode(track, each))
             held = []
     for last in (*held, None):
-        yield from _stamped(track, _decode(track, last))
+        yield from _stamped(track, _decode_or_give_up(track, last) if restarted else _decode(track, last))
 
 
 def decode_from_start(track: Track, last_s: float) -> Iterator[tuple[int, VideoFrame]]:
@@ -151,6 +154,13 @@ def _decode(track: Track, packet: Packet | None) -> list[VideoFrame]:
         if frame.is_corrupt:
             raise track.broken(frame.pts, "the decoder marks this frame as damaged")
     return frames
+
+
+def _decode_or_give_up(track: Track, packet: Packet | None) -> list[VideoFrame]:
+    try:
+        return _decode(track, packet)
+    except DataError as error:
+        raise CannotPlanError from error
 
 
 def _stamped(track: Track, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:

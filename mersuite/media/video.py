@@ -131,7 +131,7 @@ def iter_frames(
         empty = False
         yield time_s, shown_picture(frame, height)
     if empty:
-        still = _picked(path, start_s, duration_s, lambda ends: np.zeros(1), on_show, height)
+        still = _picked(path, start_s, duration_s, lambda ends: np.full(1, EARLY_S), on_show, height)
         yield 0.0, still.images[0]
 
 
@@ -192,9 +192,11 @@ def frames_at(
 def sample_frames(
     path: Path, num_frames: int, *, start_s: float = 0.0, duration_s: float | None = None, height: int | None = None
 ) -> Frames:
-    """Gives evenly spread frames: those nearest to the middles of `num_frames` equal parts of a stretch.
+    """Gives evenly spread frames: those on show in the middles of `num_frames` equal parts of a stretch.
 
-    A frame comes more than once where more frames are wanted than there are.
+    Only what these frames need is decoded. A frame comes more than once where more frames are wanted than there are.
+
+    Why on show and not nearest: at a steady rate these are the frames that `uniform_indices` takes from an array.
 
     Raises:
         DataError: As iter_frames does.
@@ -203,9 +205,9 @@ def sample_frames(
 
     def middles(ends: Ends) -> np.ndarray:
         length_s = ends.end_s - start_s
-        return uniform_times(num_frames, length_s if duration_s is None else min(length_s, duration_s))
+        return EARLY_S + uniform_times(num_frames, length_s if duration_s is None else min(length_s, duration_s))
 
-    return _picked(path, start_s, duration_s, middles, nearest, height)
+    return _picked(path, start_s, duration_s, middles, on_show, height)
 
 
 # ---- ways through a file: (open track, its ends, whether every frame has to be decoded) -> (time stamp, frame)
