@@ -74,24 +74,24 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def length_batches(lengths: Sequence[int], batch_size: int, *, equal: bool = False) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], batch_size: int, *, least_share: float = 0.0) -> list[list[int]]:
     """Puts inputs of like length together, so that little is padded.
 
     Args:
         lengths: One an input.
         batch_size: Most inputs a batch.
-        equal: Whether a batch may hold one length only.
+        least_share: Length of the shortest of a batch, as a share of its longest; 1.0 for batches of one length.
 
     Returns:
         Indices into lengths, each once, the longest first: a lack of memory shows at once.
 
-    >>> length_batches([3, 9, 3, 8], 2), length_batches([3, 9, 3, 8], 2, equal=True)
+    >>> length_batches([3, 9, 3, 8], 2), length_batches([3, 9, 3, 8], 2, least_share=1.0)
     ([[1, 3], [0, 2]], [[1], [3], [0, 2]])
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         last = batches[-1] if batches else []
-        if last and len(last) < batch_size and (not equal or lengths[last[0]] == lengths[index]):
+        if last and len(last) < batch_size and lengths[index] >= least_share * lengths[last[0]]:
             last.append(index)
         else:
             batches.append([index])

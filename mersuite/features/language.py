@@ -17,6 +17,8 @@ from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signa
 from mersuite.features.pretrained import Pretrained, check_name, feature_name
 from mersuite.schema import require_all
 
+_BATCHES_PER_UNIT = 4
+"""Clips that are wanted at once, in batches: among more, lengths are more alike."""
 _NO_LIMIT = 10**9
 
 
@@ -69,7 +71,10 @@ class _Tokens:
 
 
 class LanguageExtractor(Extractor):
-    """Writes `<model>-UTT` and `<model>-FRA`, with the role and language of the stream."""
+    """Writes `<model>-UTT` and `<model>-FRA`, with the role and language of the stream.
+
+    `clips_per_unit` is how many clips it is best given at once.
+    """
 
     Config = LanguageConfig
     version = 1
@@ -79,6 +84,7 @@ class LanguageExtractor(Extractor):
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__(config)
         self.inputs = (config.stream,)
+        self.clips_per_unit = _BATCHES_PER_UNIT * config.batch_size
         self._pretrained = Pretrained(config.model, config.revision, "text")
         self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
 

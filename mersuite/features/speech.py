@@ -20,6 +20,11 @@ from mersuite.media.audio import read_audio
 from mersuite.media.streams import stream_media
 from mersuite.schema import require, require_all
 
+_BATCHES_PER_UNIT = 4
+"""Clips that are wanted at once, in batches: among more, lengths are more alike."""
+_LEAST_SHARE = 0.75
+"""Shortest piece of a padded batch, as a share of its longest. Why: a processor gains little from batches of sound, and
+loses what it spends on padding."""
 _NEEDED_NAMES = ("conv_kernel", "conv_stride", "hidden_size")
 
 
@@ -74,7 +79,7 @@ class SpeechExtractor(Extractor):
 
     Pieces of like length are padded together with a mask. Models whose answer depends on padding even so - those whose
     first layer is normalised over time (`feat_extract_norm: group`, as in the base sizes), or that normalise before
-    they embed positions - get batches of one length only.
+    they embed positions - get batches of one length only. `clips_per_unit` is how many clips it is best given at once.
     """
 
     Config = SpeechConfig
@@ -85,6 +90,7 @@ class SpeechExtractor(Extractor):
     def __init__(self, config: SpeechConfig) -> None:
         super().__init__(config)
         self.inputs = (config.stream,)
+        self.clips_per_unit = _BATCHES_PER_UNIT * config.batch_size
         self._pretrained = Pretrained(config.model, config.revision, "sound")
         self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
 
@@ -199,10 +205,8 @@ class SpeechExtractor(Extractor):
         made: list[np.ndarray] = [np.empty(0)] * len(pieces)
         with answering(device, config.precision, config.batch_size):
             model = self._pretrained.load("AutoModel", device, _plain(self._pretrained.config))
-            batches = length_batches(
-                [len(piece) for piece in pieces], config.batch_size, equal=not bears_padding(model.config)
-            )
-            for batch in batches:
+            share = _LEAST_SHARE if bears_padding(model.config) else 1.0
+            for batch in length_batches([len(piece) for piece in pieces], config.batch_size, least_share=share):
                 lengths = torch.tensor([len(pieces[index]) for index in batch])
                 waves = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(pieces[i]) for i in batch], batch_first=True)
                 mask = None

@@ -20,6 +20,7 @@ from mersuite.features import batched, feature_rows, pretrained
 from mersuite.features.language import LanguageConfig, LanguageExtractor
 from mersuite.features.picture import PictureConfig, PictureExtractor
 from mersuite.features.speech import SpeechConfig, SpeechExtractor
+from mersuite.prepare import FeatureReader, prepare
 
 PARTS = ("picture", "eva_clip", "video_mae", "speech", "language")
 
@@ -174,6 +175,27 @@ def test_a_model_is_loaded_once_a_process_frozen_and_stays_out_of_the_pickle(mod
     model = pretrained.load_model(source, part.state_digest(), "AutoModel", "cpu", ())
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_prepare_stores_features_and_makes_them_again_for_other_weights(copied, tmp_path, rng, num_workers):
+    clips = [face_clip(tmp_path, f"clip{index}", 3 + index, rng) for index in range(5)]
+    folder = copied("vit")
+
+    def prepared() -> tuple[int, np.ndarray]:
+        part = {"faces": picture(folder)}
+        coverage = prepare(clips, part, tmp_path / "store", num_workers=num_workers, progress=False)
+        reader = FeatureReader.open(tmp_path / "store", clips, part)
+        return coverage.num_computed, np.concatenate([reader.get(c.clip_id, "vit-UTT_speaker").data for c in clips])
+
+    num_first, first = prepared()
+    expected = [streams["vit-UTT_speaker"].data for streams in made(picture(folder), clips).values()]
+    np.testing.assert_allclose(first, np.concatenate(expected), atol=1e-6)
+    assert (num_first, prepared()[0]) == (5, 0)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert prepared()[0] == 5
 
 
 # ---- devices and memory

@@ -134,7 +134,7 @@ def test_models_that_padding_would_change_get_batches_of_one_length(models):
     assert [name for name in WAVES if bears_padding(config(name))] == [name for name in WAVES if "large" in name]
     assert not bears_padding(config("hubert-large", conv_pos_batch_norm=True))
     assert not bears_padding(transformers.Data2VecAudioConfig())
-    assert length_batches([7, 5, 7, 5, 7], 2, equal=True) == [[0, 2], [4], [1, 3]]
+    assert length_batches([7, 5, 7, 5, 7], 2, least_share=1.0) == [[0, 2], [4], [1, 3]]
 
 
 @torch.inference_mode()
