@@ -6,11 +6,12 @@ height. So what is measured inside of a box means the same whoever found it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,15 +51,16 @@ class Detection:
     opening: float = float("nan")
 
 
-class Detector(Protocol):
+class Detector(ABC):
     """Finds faces in the frames of one clip.
 
     Attributes:
         every_frame: Its answers cost so little that each frame is asked for.
     """
 
-    every_frame: bool
+    every_frame: ClassVar[bool] = False
 
+    @abstractmethod
     def detect(self, image: np.ndarray, time_s: float, near: Sequence[Detection] | None) -> list[Detection]:
         """Finds faces.
 
@@ -114,15 +116,13 @@ def opencv() -> ModuleType:
     return cv2
 
 
-class CascadeDetector:
+class CascadeDetector(Detector):
     """OpenCV's bundled cascades of Haar features.
 
     The confidence of a box is 1 - 2^(-(w - t) / h), where w is the sum of the last stage, t that stage's threshold and
     h a constant of each cascade: 0 at the threshold, 0.5 at h above it, rising with w.
     Source: Viola, Jones, "Rapid object detection using a boosted cascade of simple features", CVPR 2001.
     """
-
-    every_frame = False
 
     def __init__(self, config: FacesConfig) -> None:
         self._cv2 = opencv()
@@ -184,13 +184,11 @@ class CascadeDetector:
         return cascade
 
 
-class YunetDetector:
+class YunetDetector(Detector):
     """The YuNet network, through OpenCV.
 
     Source: Wu, Peng, Yu, "YuNet: a tiny millisecond-level face detector", Machine Intelligence Research 2023.
     """
-
-    every_frame = False
 
     def __init__(self, path: Path, config: FacesConfig) -> None:
         self._cv2 = opencv()
@@ -213,7 +211,7 @@ class YunetDetector:
         return distinct([each for each in found if each.box[2] >= self._min_face * image.shape[0]])
 
 
-class OpenFaceDetector:
+class OpenFaceDetector(Detector):
     """Looks faces up in a csv file of OpenFace, the row nearest in time.
 
     Raises:

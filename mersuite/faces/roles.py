@@ -15,6 +15,8 @@ _SMOOTH_S = 0.05
 _MIN_SHIFTS = 8
 _STILL = 0.25
 """A mouth that moves by less than this share of the liveliest one is taken for still: its agreement shrinks."""
+_NOISE = 0.012
+"""Standard deviation of a mouth's motion, in units of contrast, that noise and compression reach without any motion."""
 _CLEAR_LEAD = 0.25
 """A lead over the next person of less than this share of the best agreement limits the confidence."""
 
@@ -45,8 +47,8 @@ def decide(motions: Sequence[np.ndarray], voice: Voice | None, times_s: np.ndarr
     """Tells speaker and listener apart: the person whose mouth agrees better with the voice speaks.
 
     The confidence is at most one minus each of two chances, measured with the voice shifted in a circle by all lags
-    of at least min_shift_s: how often the best of the people agrees as well with a shifted voice, and how often the
-    margin between the two best is as large in either direction. Where mouths and voice have nothing to do with each
+    of at least min_shift_s: that the best of the people agrees as well with a shifted voice, and that the margin
+    between the two best is as large in either direction. Where mouths and voice have nothing to do with each
     other every shift is as likely as none, so a confidence above c comes up in at most a share 1 - c of such clips. It
     is at most four times the margin as a share of the best agreement, too: mouths that move alike cannot be told apart.
     With one person the first chance alone counts, and below min_confidence the person is taken for the listener.
@@ -71,14 +73,16 @@ def decide(motions: Sequence[np.ndarray], voice: Voice | None, times_s: np.ndarr
         return _blind(motions, f"too short to tell ({len(times_s)} frames)")
     if not all(np.isfinite(motion).sum() >= _MIN_SHIFTS for motion in motions):
         return _blind(motions, "a face is seen in too few frames")
+    if max(float(np.nanstd(motion)) for motion in motions) < _NOISE:
+        return _blind(motions, "no mouth moves")
     curves = _agreements(motions, voice.drive, step_s, config.max_lag_s)
     agreements = curves[:, 0]
     order = np.argsort(-agreements, kind="stable")
-    best = float(np.mean(np.append(curves[:, shifts].max(0) >= agreements[order[0]], True)))
+    best = _chance(curves.max(0), shifts, (len(shifts) * step_s) / (2 * config.max_lag_s + step_s))
     if len(motions) == 1:
         return _alone(float(agreements[0]), 1 - best, config.min_confidence)
     leads = _leads(curves)
-    margin = float(np.mean(np.append(leads[shifts] >= leads[0], True)))
+    margin = _rank(leads, shifts)
     share = leads[0] / max(agreements[order[0]], 1e-9)
     confidence = float(np.clip(min(1 - best, 1 - margin, share / _CLEAR_LEAD), 0, 1))
     speaker = int(order[0])
@@ -123,6 +127,26 @@ def _prepared(motion: np.ndarray, step_s: float) -> np.ndarray:
     filled = np.clip(np.where(known, motion, motion[known].mean()), low, high)
     mouth = gaussian_filter1d(filled, _SMOOTH_S / step_s, mode="nearest")
     return np.where(known, mouth - mouth[known].mean(), 0.0)
+
+
+def _rank(curve: np.ndarray, shifts: np.ndarray) -> float:
+    """How often a shifted voice gives at least what the voice as it is gives; the latter counts once, too."""
+    return float(np.mean(np.append(curve[shifts] >= curve[0], True)))
+
+
+def _chance(curve: np.ndarray, shifts: np.ndarray, num_independent: float) -> float:
+    """The chance of the value at shift 0 if it were as those of the shifts.
+
+    Why not the rank alone: agreements of neighbouring shifts are alike, so a short clip holds only a handful of
+    independent ones, and that the first of eight is the largest is no rare thing. The tail of Student's t for one more
+    draw, with as many draws as are independent, is not fooled by that; the larger of both counts.
+    """
+    from scipy.stats import t
+
+    num_draws = max(2.0, num_independent)
+    spread = float(np.std(curve[shifts])) * np.sqrt(num_draws / (num_draws - 1)) * np.sqrt(1 + 1 / num_draws)
+    above = (curve[0] - float(np.mean(curve[shifts]))) / max(spread, 1e-9)
+    return max(_rank(curve, shifts), float(t.sf(above, num_draws - 1)))
 
 
 def _leads(curves: np.ndarray) -> np.ndarray:

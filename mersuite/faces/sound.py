@@ -54,9 +54,9 @@ def voice_of(sound: np.ndarray, rate_hz: int, times_s: np.ndarray) -> Voice:
     band = butter(2, (_VOICE_HZ[0], high), btype="bandpass", fs=rate_hz, output="sos")
     energy = np.concatenate([[0.0], np.cumsum(sosfiltfilt(band, sound.astype(np.float64)) ** 2)])
     half_s = float(np.median(np.diff(times_s))) * 0.75  # neighbouring windows share half of their samples
-    first = np.clip(np.round((times_s - half_s) * rate_hz).astype(int), 0, len(sound) - 1)
-    last = np.clip(np.round((times_s + half_s) * rate_hz).astype(int), first + 1, len(sound))
-    rms = np.sqrt(np.maximum(energy[last] - energy[first], 0.0) / (last - first))
+    first = np.clip(np.round((times_s - half_s) * rate_hz).astype(int), 0, len(sound))
+    last = np.clip(np.round((times_s + half_s) * rate_hz).astype(int), first, len(sound))
+    rms = np.sqrt(np.maximum(energy[last] - energy[first], 0.0) / (2 * half_s * rate_hz))
     loud = float(np.quantile(rms, _LOUD_QUANTILE))
     if loud < _SILENCE_RMS:
         return Voice(level=silent, drive=silent, active=silent > 0)

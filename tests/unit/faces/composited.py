@@ -6,6 +6,7 @@ hum whose loudness follows the same syllables.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,8 @@ def open_mouth(person: Person, amount: float) -> np.ndarray:
     """The person's picture with the lower lip and chin pulled down; amount 0..1."""
     import cv2
 
+    if amount == 0:
+        return person.image
     height, width = person.image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     gap = 10.0 * amount
@@ -82,12 +85,15 @@ def paste(canvas: np.ndarray, person: Person, image: np.ndarray, centre: tuple[f
     scale = side / person.face[2]
     left = centre[0] - scale * (person.face[0] + person.face[2] / 2)
     top = centre[1] - scale * (person.face[1] + person.face[3] / 2)
-    place = np.array([[scale, 0, left], [0, scale, top]], np.float32)
-    size = (canvas.shape[1], canvas.shape[0])
-    drawn = cv2.warpAffine(image, place, size, flags=cv2.INTER_AREA)
+    corner = max(0, int(left)), max(0, int(top))
+    end = left + scale * image.shape[1] + 2, top + scale * image.shape[0] + 2
+    part = canvas[corner[1] : max(int(end[1]), corner[1]), corner[0] : max(int(end[0]), corner[0])]
+    if not part.size:
+        return
+    place = np.array([[scale, 0, left - corner[0]], [0, scale, top - corner[1]]], np.float32)
+    size = (part.shape[1], part.shape[0])
     alpha = cv2.warpAffine(person.alpha, place, size)[..., None]
-    canvas *= 1 - alpha
-    canvas += alpha * drawn
+    part += alpha * (cv2.warpAffine(image, place, size) - part)
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -98,9 +104,9 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255)
 
 
-def speech(rng: np.random.Generator, duration_s: float, rate_hz: float, *, voice_hz: float = 140.0) -> Speech:
-    """Phrases of syllables with pauses; silence between them."""
-    starts, time_s = [], rng.uniform(0.0, 0.4)
+def loudness(rng: np.random.Generator, duration_s: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Phrases of syllables with pauses between them, as a function of time, 0..1; no moment is special."""
+    starts, time_s = [], rng.uniform(-3.0, -1.0)
     while time_s < duration_s:
         for _ in range(rng.integers(2, 6)):
             starts.append(time_s)
@@ -108,15 +114,22 @@ def speech(rng: np.random.Generator, duration_s: float, rate_hz: float, *, voice
         time_s += rng.uniform(0.25, 0.6)
     sizes = rng.uniform(0.5, 1.0, len(starts))
 
-    def loudness(times_s: np.ndarray) -> np.ndarray:
+    def at(times_s: np.ndarray) -> np.ndarray:
         bumps = np.exp(-(((times_s[:, None] - np.array(starts) - 0.08) / 0.055) ** 2)) * sizes
         return np.clip(bumps.sum(1), 0, 1)
 
+    return at
+
+
+def speech(rng: np.random.Generator, duration_s: float, rate_hz: float) -> Speech:
+    """The mouth and the sound of one who speaks."""
+    loud = loudness(rng, duration_s)
     times_s = np.arange(round(duration_s * SOUND_HZ)) / SOUND_HZ
-    hum = sum(np.sin(2 * np.pi * voice_hz * k * times_s + k) / k for k in range(1, 9))
-    sound = 0.25 * loudness(times_s) * hum + 0.002 * rng.standard_normal(len(times_s))
-    opening = loudness(np.arange(round(duration_s * rate_hz)) / rate_hz)
-    return Speech(opening=opening, sound=sound.astype(np.float32))
+    coarse_s = np.arange(round(duration_s * 500) + 2) / 500
+    envelope = np.interp(times_s, coarse_s, loud(coarse_s))
+    hum = sum(np.sin(2 * np.pi * 140.0 * k * times_s + k) / k for k in range(1, 9))
+    sound = 0.25 * envelope * hum + 0.002 * rng.standard_normal(len(times_s))
+    return Speech(opening=loud(np.arange(round(duration_s * rate_hz)) / rate_hz), sound=sound.astype(np.float32))
 
 
 def sway(rng: np.random.Generator, num_frames: int, rate_hz: float, size: float) -> np.ndarray:
@@ -149,6 +162,7 @@ def pair_frames(
     wall = background(rng, height, width)
     num_frames = next(len(each) for each in openings if each is not None)
     paths = [sway(rng, num_frames, rate_hz, each) for each in sways]
+    noise = rng.normal(0, 1.5, (height, width, 3)).astype(np.float32)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     for index in range(num_frames):
         canvas = wall.copy()
@@ -157,7 +171,8 @@ def pair_frames(
                 continue
             centre = (width * place + path[index, 0] + offset[0], height * 0.5 + path[index, 1] + offset[1])
             paste(canvas, person, open_mouth(person, float(opening[index])), centre, side)
-        frames[index] = np.clip(canvas + rng.normal(0, 1.5, canvas.shape), 0, 255)
+        canvas += np.roll(noise, rng.integers(height), axis=0)
+        frames[index] = np.clip(canvas, 0, 255)
     return frames
 
 
