@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -17,7 +16,6 @@ from mersuite.media.container import (
     CURE,
     Track,
     check_stretch,
-    check_whole,
     declared_end_s,
     last_packets,
     open_file,
@@ -34,8 +32,6 @@ _PREROLL_S = 0.5
 """Decoded before a stretch and dropped: decoders need packets before the first that is right (Opus 80 ms, MP3 more)."""
 _GAP_S = 0.02
 """Time stamps that differ less from the count of samples are rounding, more is a gap or an overlap."""
-_UNKNOWN_LENGTH = 0xFFFFFF00
-"""Programs that write wav files as a stream put this or more into the header."""
 _HALF_CYCLES = 64
 _STOP_DB = 80.0
 
@@ -89,7 +85,11 @@ def read_audio(
         file_end_s = whole_end_s(track)
         if file_end_s is not None:
             check_stretch(path, start_s, None, end_s=file_end_s, file_end_s=file_end_s)
+        stop_s = _filled_from_s(track)
+        if stop_s is not None:
+            last = min(round(stop_s * source_hz), last if last is not None else round(stop_s * source_hz))
         wave, end_s = _samples(track, source_hz, first, last)
+        end_s = end_s if stop_s is None else min(end_s, stop_s)
         if end_s < start_s + (duration_s or float("inf")):
             _check_end(track, end_s)
         check_stretch(path, start_s, duration_s, end_s=end_s, file_end_s=file_end_s or end_s)
@@ -181,7 +181,7 @@ def _frames(track: Track) -> Iterator[AudioFrame]:
             raise track.broken(reached, error.strerror or error) from error
         for frame in frames:
             if frame.pts is None:
-                raise DataError(f"{track.path}: its sound has no times; convert the file to wav or mp4")
+                raise track.broken(reached, "a part without a time; if the file plays, convert it to wav or mp4")
             reached = frame.pts
             yield frame
 
@@ -199,32 +199,20 @@ def _mono(frame: AudioFrame) -> np.ndarray:
     return (array.mean(axis=0, dtype=np.float64) / scale).astype(np.float32)
 
 
+def _filled_from_s(track: Track) -> float | None:
+    """Gives where the sound of an mp4 or mov file ends: coders fill their last block, and the header says from where."""
+    return declared_end_s(track) if track.container.format.name.startswith("mov") else None
+
+
 def _check_end(track: Track, end_s: float) -> None:
-    """Refuses a sound track that ends early because the file does."""
-    if str(track.container.format.name) == "wav":
-        _check_wav(track.path)
-    stated_s = declared_end_s(track)
-    if stated_s is None and (whole_s := whole_end_s(track)) is not None and end_s < whole_s:
-        ends = last_packets(track, whole_s)  # the sound may end before the picture; something must reach to the end
-        end_s, stated_s = max([end_s, *(end for _, end in ends.values())]), whole_s
-    check_whole(track, end_s, stated_s)
-
-
-def _check_wav(path: Path) -> None:
-    """Compares the length of the samples in a wav file's header with the file's; decoders take what is there."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        stream.seek(12)
-        while len(head := stream.read(8)) == 8:
-            name, length = struct.unpack("<4sI", head)
-            there = size - stream.tell()
-            if name == b"data":
-                if there < length < _UNKNOWN_LENGTH:
-                    raise DataError(
-                        f"{path}: is cut off: it holds {there} of the {length} bytes of sound in its header; {CURE}"
-                    )
-                return
-            stream.seek(length + length % 2, 1)
+    """Refuses a sound track that ends early because the file is cut off or damaged."""
+    if track.container.format.name == "flac":
+        stated_s = declared_end_s(track)
+        if stated_s is not None and end_s < stated_s - 0.5 / track.stream.rate:
+            raise DataError(f"{track.path}: is cut off: it holds {end_s:.2f} s of {stated_s:.2f} s; {CURE}")
+    whole_s = whole_end_s(track)
+    if track.container.format.name.startswith("matroska") and whole_s is not None and end_s < whole_s:
+        last_packets(track, whole_s)
 
 
 def _resampled(wave: np.ndarray, up: int, down: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mersuite.errors import DataError
+from mersuite.media.cut_off import refuse_cut_off
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,9 +22,7 @@ CURE = "copy or download it again, or leave the clip out"
 SLACK_S = 0.05
 """A stretch may end this much after the file: lengths are often written with few digits."""
 _TAIL_S = 1.0
-_SHORT_S, _SHORT_SHARE = 0.5, 0.01
-_DECLARING = ("mov", "matroska", "avi", "flv", "asf", "wav", "w64", "flac", "aiff")
-"""Containers whose header says how long the file is; of others the length is estimated."""
+_INDEX_BYTES = 4096
 _STILL_FORMATS = ("image2", "tty")
 _NAMES = {"video": "picture", "audio": "sound"}
 
@@ -87,6 +86,7 @@ def open_file(path: Path) -> Iterator[InputContainer]:
         raise DataError(f"{path}: {'is a folder, need a film or sound file' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes); {CURE}")
+    refuse_cut_off(path, CURE)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             name = container.format.name
@@ -174,19 +174,6 @@ def check_stretch(path: Path, start_s: float, duration_s: float | None, *, end_s
         )
 
 
-def check_whole(track: Track, reached_s: float, stated_s: float | None) -> None:
-    """Checks that a file reaches as far as its header says.
-
-    Raises:
-        DataError: If it ends before: it was cut off when it was copied.
-    """
-    declares = any(track.container.format.name.startswith(name) for name in _DECLARING)
-    if declares and stated_s is not None and reached_s < stated_s - max(_SHORT_S, _SHORT_SHARE * stated_s):
-        raise DataError(
-            f"{track.path}: is cut off: it holds {reached_s:.2f} s of the {stated_s:.2f} s in its header; {CURE}"
-        )
-
-
 def last_packets(track: Track, stated_s: float | None) -> dict[int, tuple[float, float]]:
     """Gives stream number -> (time of the last packet, its end), of all picture and sound; moves to the beginning.
 
@@ -195,33 +182,46 @@ def last_packets(track: Track, stated_s: float | None) -> dict[int, tuple[float,
         stated_s: The end that the header tells; packets are read from a little before it. None reads all.
 
     Raises:
-        DataError: If the file cannot be read there.
+        DataError: If the file cannot be read to its end.
     """
     import av
 
-    found: dict[int, tuple[float, float]] = {}
     try:
+        found: dict[int, tuple[float, float]] = {}
+        bytes_read = 0
         if stated_s is not None:
             tail = int(track.ticks(max(0.0, stated_s - _TAIL_S)))
             track.container.seek(tail, stream=track.stream, any_frame=True)
-            found = _ends_from_here(track)
+            found, bytes_read = _ends_from_here(track)
         if track.stream.index not in found:
             rewind(track)
-            found = _ends_from_here(track)
+            found, bytes_read = _ends_from_here(track)
         rewind(track)
     except av.FFmpegError as error:
         raise DataError(f"{track.path}: cannot be read to its end ({error.strerror or error}); {CURE}") from error
+    reached_s = max((end for _, end in found.values()), default=0.0)
+    size = track.path.stat().st_size
+    is_mkv = track.container.format.name.startswith("matroska")  # its reader stops at damage without a word
+    if is_mkv and stated_s is not None and reached_s < stated_s - _TAIL_S and bytes_read < 0.9 * (size - _INDEX_BYTES):
+        raise DataError(
+            f"{track.path}: is damaged after {reached_s:.2f} s of {stated_s:.2f} s: the last {size - bytes_read} bytes"
+            f" cannot be read; {CURE}"
+        )
     return found
 
 
 def rewind(track: Track) -> None:
     """Moves to the beginning of a file.
 
-    Why 10 s before it: moving to its first time exactly may end at the second key frame of a file without index. An avi
-    file takes no time below 0.
+    Why 10 s before it: moving to its first time exactly may end at the second key frame of a file without index. But
+    avi and mp3 files take no time below 0.
     """
-    before_s = 0.0 if counts_frames(track) else 10.0
-    track.container.seek(int(track.ticks(-before_s)), stream=track.stream)
+    import av
+
+    try:
+        track.container.seek(int(track.ticks(-10.0)), stream=track.stream)
+    except av.FFmpegError:
+        track.container.seek(int(track.ticks(0.0)), stream=track.stream)
 
 
 def counts_frames(track: Track) -> bool:
@@ -229,13 +229,16 @@ def counts_frames(track: Track) -> bool:
     return track.container.format.name == "avi"
 
 
-def _ends_from_here(track: Track) -> dict[int, tuple[float, float]]:
+def _ends_from_here(track: Track) -> tuple[dict[int, tuple[float, float]], int]:
+    """Gives the last packets from here on, and where the last of them ends in the file, in bytes."""
     found: dict[int, tuple[float, float]] = {}
+    bytes_read = 0
     rate = getattr(track.stream, "average_rate", None)
     for packet in track.container.demux([*tracks(track.container, "video"), *tracks(track.container, "audio")]):
         tick = packet.dts if counts_frames(track) or packet.pts is None else packet.pts
         if tick is None or not packet.size or packet.is_discard:
             continue
+        bytes_read = max(bytes_read, (packet.pos or 0) + packet.size)
         tick_s = float(packet.time_base)
         length_s = (packet.duration or 0) * tick_s
         if not length_s and packet.stream_index == track.stream.index and rate:
@@ -243,7 +246,7 @@ def _ends_from_here(track: Track) -> dict[int, tuple[float, float]]:
         time_s = tick * tick_s - track.zero_s
         last_s, end_s = found.get(packet.stream_index, (time_s, time_s))
         found[packet.stream_index] = (max(last_s, time_s), max(end_s, time_s + length_s))
-    return found
+    return found, bytes_read
 
 
 def _zero_s(container: InputContainer) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mersuite.errors import DataError
-from mersuite.media.container import CURE, Track, check_whole, counts_frames, declared_end_s, last_packets
+from mersuite.media.container import CURE, Track, counts_frames, declared_end_s, last_packets
 from mersuite.media.packets import CannotPlanError, PacketReader, Run
 
 if TYPE_CHECKING:
@@ -33,21 +33,17 @@ class Ends:
 def find_ends(track: Track) -> Ends:
     """Finds the ends in the last packets, and moves back to the beginning. Nothing is decoded.
 
-    Why not the header: that of a file which was cut off still says how long it once was, and that of an mkv file
-    counts the longest of all tracks.
+    Why not the header: that of an mkv file counts the longest of all tracks, and some have none.
 
     Raises:
-        DataError: If there are no packets, or the file ends before its header says so.
+        DataError: If there are no packets, or the file cannot be read to its end.
     """
     stated_s = declared_end_s(track)
-    if counts_frames(track):  # of a file that was cut off the length is estimated; the count is as it was written
-        stated_s = max(stated_s or 0.0, track.seconds(track.stream.frames))
     ends = last_packets(track, stated_s)
     if track.stream.index not in ends:
         raise DataError(f"{track.path}: its picture track holds no frames; {CURE}")
     last_s, end_s = ends[track.stream.index]
     reached_s = max(end for _, end in ends.values())
-    check_whole(track, reached_s, stated_s)
     return Ends(last_s=last_s, end_s=end_s, file_end_s=max(reached_s, stated_s or 0.0))
 
 

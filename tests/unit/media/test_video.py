@@ -2,13 +2,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from clip_files import Sound, picture, read_index, read_indices, steady, write_clip
+from clip_files import Sound, picture, read_index, read_indices, steady, write_clip, write_sound
 
+from mersuite.errors import DataError
 from mersuite.media import decoding, packets, video
 from mersuite.media.sampling import uniform_indices
 from mersuite.media.video import frames_at, iter_frames, probe, read_frames, sample_frames
@@ -313,3 +315,150 @@ def test_probe_tells_size_rate_length_and_sound(clips, tmp_path: Path):
     assert probe(write_clip(tmp_path / "f.mkv", steady(50), sound=sound)).has_audio
     assert probe(tmp_path / "f.mkv").num_frames is None
     assert probe(tmp_path / "f.mkv").duration_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_clip_and_times_give_what_a_full_decode_gives(tmp_path: Path, seed: int):
+    rng = np.random.default_rng(seed)
+    times = np.cumsum(rng.choice([0.02, 0.04, 0.05, 0.3, 2.0, 6.0], 60, p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.05]))
+    suffix, codec = [("mp4", "libx264"), ("mkv", "libx264"), ("mkv", "libvpx-vp9")][seed % 3]
+    options = {"g": str(rng.integers(1, 30)), "bf": str(rng.integers(0, 4))} if codec == "libx264" else {"g": "9"}
+    path = write_clip(tmp_path / f"f.{suffix}", times.tolist(), codec=codec, options=options)
+    every = read_frames(path)
+    assert read_indices(every.images) == list(range(60))
+    wanted = rng.uniform(0, every.times_s[-1], 25)
+    found = frames_at(path, wanted)
+    np.testing.assert_array_equal(found.images, every.images[nearest_frames(every.times_s, wanted)])
+    rate_hz = float(rng.uniform(0.2, 10))
+    part = np.floor((every.times_s + 6e-4) * rate_hz)
+    expected = np.unique(part, return_index=True)[1].tolist()
+    assert read_indices(read_frames(path, rate_hz=rate_hz).images) == expected
+
+
+# ---- files that cannot be used
+
+READERS = {
+    "probe": probe,
+    "read_frames": read_frames,
+    "sample_frames": lambda path: sample_frames(path, 16),
+    "frames_at": lambda path: frames_at(path, [0.1]),
+    "iter_frames": lambda path: next(iter_frames(path)),
+}
+
+
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> Callable[[Path], object]:
+    return READERS[request.param]
+
+
+def damaged(path: Path, number: int) -> Path:
+    """Overwrites the inside of one packet with noise."""
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][number]
+        place, size = packet.pos, packet.size
+    content = bytearray(path.read_bytes())
+    noise = np.random.default_rng(1).integers(0, 256, size - 8, np.uint8)
+    content[place + 8 : place + size] = noise.tobytes()
+    path.write_bytes(content)
+    return path
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path, reader):
+    with pytest.raises(DataError, match=r"none\.mp4: no such file"):
+        reader(tmp_path / "none.mp4")
+    with pytest.raises(DataError, match="is a folder, need a film or sound file"):
+        reader(tmp_path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path, reader):
+    (tmp_path / "f.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"f\.mp4: is empty \(0 bytes\); copy or download it again"):
+        reader(tmp_path / "f.mp4")
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text\n" * 50, bytes(5000), b"\x89PNG\r\n\x1a\nbroken"])
+def test_a_file_that_is_no_film_is_refused(tmp_path: Path, reader, content: bytes):
+    (tmp_path / "f.mp4").write_bytes(content)
+    with pytest.raises(DataError, match=r"f\.mp4: (not a readable film or sound file|is a picture or a text)"):
+        reader(tmp_path / "f.mp4")
+
+
+def test_a_text_and_a_picture_are_no_films(tmp_path: Path, reader):
+    (tmp_path / "f.txt").write_text("hello\n" * 100)
+    with av.open(str(tmp_path / "f.png"), "w") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1, (64, 48)), format="rgb24")))
+        container.mux(stream.encode(None))
+    for name in ("f.txt", "f.png"):
+        with pytest.raises(DataError, match=r"is a picture or a text .*, need a film or sound file"):
+            reader(tmp_path / name)
+
+
+def test_sound_alone_and_a_cover_are_no_picture(tmp_path: Path, reader):
+    write_sound(tmp_path / "f.wav", Sound(wave=np.zeros((1, 1600)), rate_hz=16000, codec="pcm_s16le"))
+    with pytest.raises(DataError, match=r"f\.wav: has no picture track \(it holds: sound\); give a file with picture"):
+        reader(tmp_path / "f.wav")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.95])
+@pytest.mark.parametrize("suffix", ["mp4", "fast.mp4", "mkv", "avi"])
+def test_a_cut_off_file_is_refused(tmp_path: Path, reader, suffix: str, share: float):
+    path = write_clip(
+        tmp_path / f"f.{suffix}",
+        steady(100),
+        options={"g": "12", "crf": "1"},
+        codec="mpeg4" if suffix == "avi" else "libx264",
+        format_options={"movflags": "faststart"} if suffix == "fast.mp4" else None,
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"is cut off: it holds \d+ of at least \d+ bytes; copy or download it again"):
+        reader(path)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h265.mp4", "vp9.webm", "mpeg4.mp4", "mpeg4.avi"])
+def test_a_damaged_packet_is_named_with_its_time(tmp_path: Path, name: str):
+    options = CODECS[name] | ({"options": {"g": "50", "crf": "1"}} if name == "h264.mp4" else {})
+    path = damaged(write_clip(tmp_path / name, steady(50), **options), 36 if name != "vp9.webm" else 30)
+    with pytest.raises(DataError, match=rf"{name}: the picture at 1\.\d\d s cannot be decoded .*leave the clip out"):
+        read_frames(path)
+    assert read_indices(read_frames(path, duration_s=0.4).images) == list(range(10))
+
+
+def test_frames_before_and_after_damage_can_still_be_picked(tmp_path: Path):
+    path = damaged(write_clip(tmp_path / "f.mp4", steady(50), options={"g": "10", "bf": "0"}), 25)
+    assert read_indices(frames_at(path, [0.4, 1.9]).images) == [10, 47]
+    with pytest.raises(DataError, match=r"the picture at 1\.00 s cannot be decoded"):
+        frames_at(path, [0.4, 1.04])
+
+
+@pytest.mark.parametrize(
+    ("start_s", "duration_s"), [(2.0, None), (7.0, 0.1), (1.5, 0.6), (0.0, 2.1), (-0.1, None), (0.0, 0.0), (0.5, -1.0)]
+)
+def test_a_stretch_outside_the_clip_is_refused(clips, start_s: float, duration_s: float | None):
+    for read in (read_frames, lambda path, **stretch: sample_frames(path, 4, **stretch)):
+        with pytest.raises(
+            DataError, match=rf"h264\.mp4: start_s={start_s:g}, .*(beyond the end.* 2\.00 s|need start_s)"
+        ):
+            read(clips("h264.mp4"), start_s=start_s, duration_s=duration_s)
+
+
+def test_a_stretch_may_end_a_little_after_the_clip(clips):
+    assert read_indices(read_frames(clips("h264.mp4"), start_s=1.9, duration_s=0.13).images) == [48, 49]
+
+
+@pytest.mark.parametrize("times", [[2.1], [0.5, -0.1], [], [np.nan]])
+def test_times_outside_the_clip_are_refused(clips, times: list[float]):
+    with pytest.raises(
+        DataError, match=r"h264\.mp4: (asked for frames from .* 2\.00 s; give times inside|need at least)"
+    ):
+        frames_at(clips("h264.mp4"), times)
+
+
+@pytest.mark.parametrize("values", [{"height": 0}, {"rate_hz": -1.0}, {"rate_hz": float("nan")}])
+def test_sizes_and_rates_must_be_above_zero(clips, values: dict):
+    with pytest.raises(DataError, match=rf"{next(iter(values))}=.*: need a number above 0"):
+        read_frames(clips("h264.mp4"), **values)
+    with pytest.raises(DataError, match="num_frames=0: need a number above 0"):
+        sample_frames(clips("h264.mp4"), 0)
