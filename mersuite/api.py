@@ -22,6 +22,7 @@ from mersuite.schema import build
 
 if TYPE_CHECKING:
     from mersuite.compare import Comparison
+    from mersuite.faces.folder import FacesReport
     from mersuite.features.base import Extractor
     from mersuite.prepare import Coverage, FeatureReader
     from mersuite.sweep import SweepResult
@@ -114,10 +115,48 @@ def store_prune(run_config: RunConfig) -> dict[str, Any]:
     return upkeep.prune(run_config.store_path, data.clips, _extractors(run_config))
 
 
+def faces(
+    run_config: RunConfig, *, out: Path, split: str = "test", debug: bool = False, overrides: Sequence[str] = ()
+) -> FacesReport:
+    """Finds the people in clips, says who speaks, and cuts the faces of speaker and listener out.
+
+    Args:
+        run_config: data.* says where the clips are; runtime.prepare_workers and progress are read.
+        out: Folder to write or go on with: face_speaker/, face_listener/, faces.csv. Readers find it as data.faces.
+        split: "test" (where two people are seen), "train" or "all".
+        debug: Also draw what was decided, a picture a clip, in debug/.
+        overrides: Words such as "detector=yunet"; fields of mersuite.faces.config.FacesConfig.
+
+    Raises:
+        ConfigError: If an option does not fit, or the detector is not at hand.
+        DataError: If a clip cannot be read, or the folder was made with other options; what was finished is kept.
+    """
+    from mersuite.faces.config import FacesConfig
+    from mersuite.faces.folder import cut_faces
+    from mersuite.prepare.reader import num_cores
+    from mersuite.prepare.work import local_pool
+
+    options = build(FacesConfig, parse_overrides(overrides), where="faces")
+    data = registry.load(run_config.track).read(run_config, split)
+    num_workers = run_config.runtime.prepare_workers or num_cores()
+    with local_pool(num_workers) as pool:
+        return cut_faces(
+            data.clips,
+            out,
+            options,
+            executor=pool,
+            max_in_flight=num_workers + 1,
+            debug=debug,
+            progress=run_config.runtime.progress,
+        )
+
+
 def _extractors(run_config: RunConfig, streams: Sequence[str] | None = None) -> dict[str, Extractor]:
     from mersuite import catalog
 
     built = {name: catalog.find("extractor", part.name)(part.config) for name, part in run_config.features.items()}
+    for extractor in built.values():
+        extractor.accelerator = run_config.runtime.accelerator
     if streams is None:
         return built
     return {name: item for name, item in built.items() if set(item.outputs()) & set(streams)}

@@ -115,6 +115,38 @@ def _prepare(own: dict[str, str], words: list[str], action: str) -> Shown:
     return coverage.summary(), _table("prepared", columns, rows)
 
 
+def _faces(own: dict[str, str], words: list[str], action: str) -> Shown:
+    from mersuite import api
+
+    prefix = "faces."
+    report = api.faces(
+        _config(own, [word for word in words if not word.startswith(prefix)]),
+        out=Path(own["out"]),
+        split=own.get("split", "test"),
+        debug=flag(own, "debug"),
+        overrides=[word.removeprefix(prefix) for word in words if word.startswith(prefix)],
+    )
+    counts = {key: getattr(report, key) for key in ("num_clips", "num_two", "num_fewer", "num_uncertain", "num_done")}
+    result = {**counts, "num_broken": len(report.broken), "broken": dict(report.broken), "table": str(report.table)}
+    rows = [
+        ("clips", report.num_clips),
+        ("two people or more", report.num_two),
+        ("fewer", report.num_fewer),
+        ("uncertain who speaks", report.num_uncertain),
+        ("done now", report.num_done),
+        *([("unreadable", len(report.broken))] if report.broken else []),
+    ]
+    told = [f"{name}: {reason}" for name, reason in report.broken[:5]]
+    last = f"a row a clip: {report.table}; use the faces with data.faces={own['out']}"
+    return result, [_table(f"faces in {own['out']}", ["what", "clips"], rows), *told, last]
+
+
+def _faces_options(track: str) -> list[str]:
+    from mersuite.faces.config import FacesConfig
+
+    return _options_of(FacesConfig(), "faces.")
+
+
 def _store(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
@@ -245,17 +277,20 @@ def _report(own: dict[str, str], words: list[str], action: str) -> Shown:
 
 
 def _fake_options(track: str) -> list[str]:
-    """Lines on the options of a track's made-up data: name, default, what its docstring says first."""
-    import re
-    from dataclasses import fields
-
     from mersuite import registry
     from mersuite.schema import build
 
-    values = build(registry.load(track).FakeConfig, {})
+    return _options_of(build(registry.load(track).FakeConfig, {}))
+
+
+def _options_of(values: Any, prefix: str = "") -> list[str]:
+    """Lines on the fields of a dataclass: name, default, what its docstring says first."""
+    import re
+    from dataclasses import fields
+
     said = dict(re.findall(r"^ +(\w+): (.+?)(?=^ +\w+: |\Z)", type(values).__doc__ or "", flags=re.M | re.S))
     pairs = [(item.name, getattr(values, item.name)) for item in fields(values)]
-    shown = {name: f"{name}={'null' if value is None else value}" for name, value in pairs}
+    shown = {name: f"{prefix}{name}={'null' if value is None else value}" for name, value in pairs}
     width = max(map(len, shown.values()))
     first = {name: re.split(r"(?<=[.;])\s", " ".join(said.get(name, "").split()))[0].rstrip(".;") for name in shown}
     return [f"    {text:<{width}}  {first[name]}" for name, text in shown.items()]
@@ -289,6 +324,19 @@ VERBS: dict[str, Verb] = {
         keys=CONFIG,
         takes_config=True,
         more=f"{DATA}, store.path=DIR; {REST}",
+    ),
+    "faces": Verb(
+        run=_faces,
+        help="find the people in clips, say who speaks, cut out the faces of speaker and listener",
+        keys={
+            **TRACK,
+            "out*": "folder to write; readers find it as data.faces=DIR",
+            "split": "test (default), train or all",
+            "debug": "true: draw each decision",
+        },
+        takes_config=True,
+        more=f"{DATA}, faces.*: `mersuite faces track=NAME --help` lists them; {REST}",
+        details=_faces_options,
     ),
     "store": Verb(
         run=_store,

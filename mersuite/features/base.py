@@ -19,6 +19,10 @@ class Extractor(ABC):
         version: Raised by hand whenever the code gives other numbers; it enters the fingerprint.
         inputs: Media streams that are read; the constructor sets its own where a knob names them. A clip without any of
             them is left out of this extractor's work; "eeg_baseline?" marks one that is used when it is there.
+        no_effect: Knobs that decide no number and stay out of the fingerprint: how much is computed at once, or where a
+            model lies, whose content state_digest stands for.
+        clips_per_unit: How many clips that stand alone it is given at once; None for a few.
+        accelerator: Where it computes, as runtime.accelerator says; it decides no number.
         group_by: None when every clip stands alone; else clips with the same value of this group are given together
             ("subject": statistics over all trials of a person) and all their files enter the fingerprint.
     """
@@ -26,7 +30,10 @@ class Extractor(ABC):
     Config: ClassVar[type]
     version: ClassVar[int]
     inputs: tuple[str, ...]
+    no_effect: ClassVar[tuple[str, ...]] = ()
     group_by: ClassVar[str | None] = None
+    clips_per_unit: int | None = None
+    accelerator: str = "auto"
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -38,7 +45,7 @@ class Extractor(ABC):
         a disk that is too small.
 
         Args:
-            clips: All that this extractor will be given.
+            clips: All clips of the data, those that lack its inputs among them.
 
         Raises:
             MersuiteError: If the work cannot be done.

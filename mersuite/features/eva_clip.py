@@ -71,8 +71,8 @@ class EvaClipExtractor(Extractor):
 
     Config = EvaClipConfig
     version = 1
+    no_effect = ("model", "revision", "batch_size")
     config: EvaClipConfig
-    accelerator: str = "auto"
 
     def __init__(self, config: EvaClipConfig) -> None:
         super().__init__(config)

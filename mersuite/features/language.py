@@ -78,8 +78,8 @@ class LanguageExtractor(Extractor):
 
     Config = LanguageConfig
     version = 1
+    no_effect = ("model", "revision", "batch_size")
     config: LanguageConfig
-    accelerator: str = "auto"
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__(config)

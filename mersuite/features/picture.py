@@ -89,8 +89,8 @@ class PictureExtractor(Extractor):
 
     Config = PictureConfig
     version = 1
+    no_effect = ("model", "revision", "batch_size")
     config: PictureConfig
-    accelerator: str = "auto"
 
     def __init__(self, config: PictureConfig) -> None:
         super().__init__(config)

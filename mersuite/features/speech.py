@@ -84,8 +84,8 @@ class SpeechExtractor(Extractor):
 
     Config = SpeechConfig
     version = 1
+    no_effect = ("model", "revision", "batch_size")
     config: SpeechConfig
-    accelerator: str = "auto"
 
     def __init__(self, config: SpeechConfig) -> None:
         super().__init__(config)

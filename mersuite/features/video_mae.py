@@ -63,8 +63,8 @@ class VideoMaeExtractor(Extractor):
 
     Config = VideoMaeConfig
     version = 1
+    no_effect = ("model", "revision", "batch_size")
     config: VideoMaeConfig
-    accelerator: str = "auto"
 
     def __init__(self, config: VideoMaeConfig) -> None:
         super().__init__(config)

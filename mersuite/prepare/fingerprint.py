@@ -145,7 +145,7 @@ def fingerprint(extractor: Extractor, clips: Sequence[Clip], hashes: SourceHashe
         "extractor": f"{kind.__module__}.{kind.__qualname__}",
         "version": extractor.version,
         **({"state": digest} if (digest := extractor.state_digest()) else {}),
-        "config": plain(extractor.config),
+        "config": {name: value for name, value in plain(extractor.config).items() if name not in kind.no_effect},
         "clips": [
             [clip.clip_id, {name: hashes.describe(clip.media[name]) for name in input_streams(extractor, clip)}]
             for clip in sorted(clips, key=lambda clip: clip.clip_id)

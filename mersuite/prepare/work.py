@@ -69,7 +69,7 @@ def make_units(groups: Sequence[Group], num_workers: int) -> list[Unit]:
         else:
             units.append(Unit(groups=(group,)))
     for members in alone.values():
-        size = min(_CHUNK_CLIPS, max(1, len(members) // (4 * num_workers)))
+        size = min(members[0].extractor.clips_per_unit or _CHUNK_CLIPS, max(1, len(members) // (4 * num_workers)))
         units += [Unit(groups=tuple(members[start : start + size])) for start in range(0, len(members), size)]
     return units
 

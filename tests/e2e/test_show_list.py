@@ -6,24 +6,19 @@ word for word, each command a process of its own.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
-import os
 import re
-import shlex
-import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mersuite import cli
+sys.path.insert(0, str(Path(__file__).parent))
 
-ROOT = Path(cli.__file__).resolve().parent.parent
+from commands import ROOT, Shown, run_here, run_list
+
 SHOW = (
     """
 mersuite fake track=ps out=demo_ps num_subjects=6 snr=1.0 seed=0
@@ -53,60 +48,10 @@ SYSTEMS = {"constant", "median", "signal", "prior", "fused", "unseen_clips"}
 SCORES = {"mae", "mae_valence", "mae_arousal", "mse", "ccc_valence", "ccc_arousal", "num_rows"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-def run_apart(words: list[str], folder: Path) -> Done:
-    """Runs `python -m mersuite` in a folder."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mersuite", *words]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    return Done(status=done.returncode, out=done.stdout, err=done.stderr)
-
-
-def run_here(words: list[str], folder: Path) -> Done:
-    """Runs the command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = cli.main(words)
-    return Done(status=status, out=out.getvalue(), err=err.getvalue())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The folder after all commands, and what each of them said."""
-
-    folder: Path
-    done: dict[str, Done]
-
-    def refused(self, command: str) -> str:
-        """Runs a command that must be refused, and gives its one line."""
-        done = run_here(shlex.split(command)[1:], self.folder)
-        assert done.status == 2, done.out
-        assert done.out == "" and "Traceback" not in done.err
-        assert done.err.startswith("mersuite: ") and done.err.count("\n") == 1
-        return done.err
-
-
 @pytest.fixture(scope="module", params=["short", pytest.param("in full", marks=pytest.mark.slow)])
 def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """Runs the whole list once."""
-    folder = tmp_path_factory.mktemp("show")
-    done = {}
-    for command in SHOW:
-        _, verb, *words = shlex.split(command)
-        if request.param == "short":
-            done[command] = run_here([verb, *words, *SMALLER.get(verb, ())], folder)
-        else:
-            done[command] = run_apart([verb, *words], folder)
-        assert done[command].status == 0, f"{command}\n{done[command].err}"
-    return Shown(folder=folder, done=done)
+    return run_list(SHOW, tmp_path_factory.mktemp("show"), SMALLER if request.param == "short" else None)
 
 
 def table(path: Path) -> tuple[list[str], list[list[str]]]:

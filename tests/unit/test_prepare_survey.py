@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from mersuite.clip import Clip, Media, Signal
 from mersuite.errors import DataError, StoreError
 from mersuite.features.base import Extractor, output_name
 from mersuite.prepare import prepare, stream_fingerprints
+from mersuite.prepare.plan import make_plan
+from mersuite.prepare.work import make_units
 
 
 class Watchful(Extractor):
@@ -99,3 +102,39 @@ def test_state_of_an_extractor_enters_the_fingerprint(clips: list[Clip], tmp_pat
 def test_a_stored_stream_is_named_for_feature_and_role():
     assert output_name("prosody", "voice.speaker") == "prosody_speaker"
     assert output_name("motion", "video") == "motion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizedConfig:
+    model: str = "here"
+    num_bands: int = 3
+
+
+class Sized(Watchful):
+    """Has a knob that decides no number."""
+
+    Config = SizedConfig
+    no_effect = ("model",)
+
+    def __init__(self, config: SizedConfig) -> None:
+        super().__init__()
+        self.config = config
+
+
+def test_knobs_without_effect_stay_out_of_the_fingerprint(clips: list[Clip], tmp_path: Path):
+    keys = [
+        stream_fingerprints(clips, {"v": Sized(config)}, tmp_path / "store")[("c1", "loudness")].fingerprint
+        for config in (SizedConfig(), SizedConfig(model="moved"), SizedConfig(num_bands=4))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_extractor_may_ask_for_more_clips_at_once(clips: list[Clip]):
+    many = [replace(clips[1], clip_id=f"m{index}") for index in range(64)]
+    sizes = []
+    for wanted in (None, 16):
+        extractor = Watchful()
+        extractor.clips_per_unit = wanted
+        groups = make_plan(many, {"v": extractor}, None, 1).groups
+        sizes.append({len(unit.groups) for unit in make_units(groups, 1)})
+    assert sizes == [{8}, {16}]
