@@ -200,7 +200,7 @@ def _mono(frame: AudioFrame) -> np.ndarray:
 
 
 def _filled_from_s(track: Track) -> float | None:
-    """Gives where the sound of an mp4 or mov file ends: coders fill their last block, and the header says from where."""
+    """Gives where the sound of an mp4 or mov file ends; coders fill their last block from there on."""
     return declared_end_s(track) if track.container.format.name.startswith("mov") else None
 
 

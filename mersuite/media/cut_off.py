@@ -12,7 +12,9 @@ from typing import IO
 
 from mersuite.errors import DataError
 
-_BOXES = frozenset((b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"))
+_BOXES = frozenset(
+    name.encode() for name in "ftyp styp moov moof mdat mfra sidx ssix emsg prft udta meta uuid free skip wide".split()
+)
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 """Programs that write a wav or avi file as a stream put this or more into its header."""
@@ -45,7 +47,7 @@ def _boxes_end(stream: IO[bytes], size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0: to the end of the file
+        if length < 8 or head[4:8] not in _BOXES:  # 0 is to the end of the file; other names are what was put behind
             return size
         place += length
     return place
