@@ -83,8 +83,6 @@ def read_audio(
         first = max(0, int(start_s * source_hz) - margin) // down * down if start_s > 0 else 0
         last = None if duration_s is None else ceil((start_s + duration_s) * source_hz) + margin + 1
         file_end_s = whole_end_s(track)
-        if file_end_s is not None:
-            check_stretch(path, start_s, None, end_s=file_end_s, file_end_s=file_end_s)
         stop_s = _filled_from_s(track)
         if stop_s is not None:
             last = min(round(stop_s * source_hz), last if last is not None else round(stop_s * source_hz))
@@ -112,6 +110,11 @@ def _samples(track: Track, source_hz: int, first: int, last: int | None) -> tupl
     for place, frame in _placed_frames(track, source_hz, first / source_hz):
         if position is None or abs(place - position) > _GAP_S * source_hz:
             position = place
+        if frame.sample_rate != source_hz:
+            raise DataError(
+                f"{track.path}: its sound changes from {source_hz} to {frame.sample_rate} samples a second at"
+                f" {place / source_hz:.2f} s; convert it to one rate"
+            )
         mono = _mono(frame)
         place, position = position, position + len(mono)
         if place < end:
@@ -124,6 +127,8 @@ def _samples(track: Track, source_hz: int, first: int, last: int | None) -> tupl
         end = place + len(mono)
         if last is not None and end >= last:
             break
+    if position is None and first:  # the stretch begins after the end
+        return np.zeros(0, np.float32), min(first / source_hz, whole_end_s(track) or float("inf"))
     if position is None:
         raise DataError(f"{track.path}: its sound track holds no samples; {CURE}")
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

@@ -287,7 +287,7 @@ def test_a_damaged_packet_is_named_with_its_time(tmp_path: Path):
 @pytest.mark.parametrize(
     ("start_s", "duration_s"), [(4.0, None), (9.0, 1.0), (3.5, 1.0), (-1.0, None), (0.0, 0.0), (1.0, float("nan"))]
 )
-@pytest.mark.parametrize("name", ["s16.wav", "f.m4a"])
+@pytest.mark.parametrize("name", ["s16.wav", "f.m4a", "f.mp3", "f.flac"])
 def test_a_stretch_outside_the_sound_is_refused(tmp_path: Path, name: str, start_s: float, duration_s: float | None):
     path = made(tmp_path, name)
     with pytest.raises(
@@ -302,6 +302,16 @@ def test_a_stretch_in_the_picture_after_the_sound_gives_what_is_there(tmp_path: 
     assert len(read_audio(path, start_s=0.5, duration_s=1.5)) == 8000
     with pytest.raises(DataError, match="the stretch lies beyond the end, which is at 2"):
         read_audio(path, start_s=1.5, duration_s=0.4)
+
+
+def test_sound_that_changes_its_rate_is_refused(tmp_path: Path):
+    parts = []
+    for rate_hz in (44100, 22050):
+        sound = Sound(wave=tone(440, rate_hz, 1.0), rate_hz=rate_hz)
+        parts.append(write_sound(tmp_path / f"{rate_hz}.aac", sound).read_bytes())
+    (tmp_path / "f.aac").write_bytes(b"".join(parts))
+    with pytest.raises(DataError, match=r"f\.aac: its sound changes from 44100 to 22050 samples a second at 1\.\d\d s"):
+        read_audio(tmp_path / "f.aac")
 
 
 def test_a_rate_below_one_is_refused(tmp_path: Path):
