@@ -8,23 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mersuite import registry
-from mersuite.config import (
-    DATA_PLACES,
-    DataConfig,
-    RunConfig,
-    RuntimeConfig,
-    StoreConfig,
-    load_run_config,
-    parse_overrides,
-)
+from mersuite.config import RunConfig, load_run_config, parse_overrides
 from mersuite.errors import ConfigError, DataError, SubmissionError
 from mersuite.schema import build
 
 if TYPE_CHECKING:
     from mersuite.compare import Comparison
     from mersuite.faces.folder import FacesReport
-    from mersuite.features.base import Extractor
-    from mersuite.prepare import Coverage, FeatureReader
+    from mersuite.prepare import Coverage
     from mersuite.sweep import SweepResult
     from mersuite.track import CheckRow, TrackData
     from mersuite.training.run import FitResult
@@ -80,8 +71,10 @@ def prepare(run_config: RunConfig, *, split: str = "all") -> Coverage:
         DataError: If a recording is unreadable; what was finished is kept.
         StoreError: If the store cannot be written.
     """
+    from mersuite.prepare.ready import extractors_of, prepare_data
+
     data = registry.load(run_config.track).read(run_config, split)
-    return _prepare(run_config, data, _extractors(run_config))
+    return prepare_data(run_config, data, extractors_of(run_config))
 
 
 def store_info(path: Path) -> dict[str, Any]:
@@ -110,9 +103,10 @@ def store_prune(run_config: RunConfig) -> dict[str, Any]:
         StoreError: If there is no store, or another process is writing it.
     """
     from mersuite.prepare import upkeep
+    from mersuite.prepare.ready import extractors_of
 
     data = registry.load(run_config.track).read(run_config, "all")
-    return upkeep.prune(run_config.store_path, data.clips, _extractors(run_config))
+    return upkeep.prune(run_config.store_path, data.clips, extractors_of(run_config))
 
 
 def faces(
@@ -151,37 +145,6 @@ def faces(
         )
 
 
-def _extractors(run_config: RunConfig, streams: Sequence[str] | None = None) -> dict[str, Extractor]:
-    from mersuite import catalog
-
-    built = {name: catalog.find("extractor", part.name)(part.config) for name, part in run_config.features.items()}
-    for extractor in built.values():
-        extractor.accelerator = run_config.runtime.accelerator
-    if streams is None:
-        return built
-    return {name: item for name, item in built.items() if set(item.outputs()) & set(streams)}
-
-
-def _prepare(run_config: RunConfig, data: TrackData, extractors: Mapping[str, Extractor]) -> Coverage:
-    from mersuite.prepare import prepare as prepare_clips
-
-    return prepare_clips(
-        data.clips,
-        extractors,
-        run_config.store_path,
-        num_workers=run_config.runtime.prepare_workers,
-        progress=run_config.runtime.progress,
-    )
-
-
-def _ready_reader(run_config: RunConfig, data: TrackData) -> FeatureReader:
-    from mersuite.prepare import FeatureReader
-
-    extractors = _extractors(run_config, registry.load(run_config.track).stored_streams(run_config))
-    _prepare(run_config, data, extractors)
-    return FeatureReader.open(run_config.store_path, data.clips, extractors)
-
-
 def fit(run_config: RunConfig) -> FitResult:
     """Trains and evaluates every system of a track; prepares what is missing.
 
@@ -189,6 +152,7 @@ def fit(run_config: RunConfig) -> FitResult:
         ConfigError: If the configuration or the run folder does not fit.
         DataError: If data are missing or malformed.
     """
+    from mersuite.prepare.ready import ready_reader
     from mersuite.run_folder import started_run
     from mersuite.training.run import plan_run, run_evaluations
 
@@ -198,7 +162,7 @@ def fit(run_config: RunConfig) -> FitResult:
     require_samples(data, "train")
     plan_run(track, run_config, [sample for sample in data.samples if sample.target])  # faults show before long work
     with started_run(run_config) as folder:
-        return run_evaluations(track, run_config, data, _ready_reader(run_config, data), folder)
+        return run_evaluations(track, run_config, data, ready_reader(run_config, data), folder)
 
 
 def require_samples(data: TrackData, split: str) -> None:
@@ -239,22 +203,24 @@ def predict(
         ConfigError: If the checkpoint or an override does not fit.
         DataError: If the data do not fit the checkpoint.
     """
+    from mersuite.config_places import at_places
     from mersuite.inference import answer, check_fits, find_checkpoints, lacking_note, load_checkpoint
     from mersuite.predictions import PredictionHeader, write_predictions
+    from mersuite.prepare.ready import ready_reader
     from mersuite.provenance import versions
     from mersuite.training.pretrain import pretrained_on
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"out: predictions are written as .jsonl, got {out}; `mersuite export` makes other formats")
     checkpoints = [
-        replace(item, config=_at_places(item.config, overrides))
+        replace(item, config=at_places(item.config, overrides))
         for item in map(load_checkpoint, find_checkpoints(ckpt, evaluation))
     ]
     first = checkpoints[0]
     _set_threads(first.config)
     data = first.track.read(first.config, split)
     require_samples(data, split if split != "train" else "all")
-    reader = _ready_reader(first.config, data)
+    reader = ready_reader(first.config, data)
     predictions, lacking = answer(checkpoints, data.samples, reader), check_fits(first, reader, data.samples)
     traits = dict(first.track.traits(first.config))
     pretrained = pretrained_on(first.config, data.samples) if first.network is not None else None
@@ -276,31 +242,6 @@ def predict(
         "traits": dict(header.traits),
         "notes": [lacking_note(lacking)] if lacking else [],
     }
-
-
-def _at_places(trained: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    values = parse_overrides(overrides)
-    allowed = {"data": DATA_PLACES, "store": ("path",), "runtime": None}
-    for key, item in values.items():
-        names = allowed.get(key, ())
-        wrong = (
-            [name for name in item if names is not None and name not in names] if isinstance(item, Mapping) else [""]
-        )
-        if key not in allowed or wrong:
-            full = f"{key}.{wrong[0]}" if wrong and wrong[0] else key
-            raise ConfigError(
-                f"{full}: predict takes {', '.join(f'data.{name}' for name in DATA_PLACES)}, store.path and runtime.*; "
-                "the rest is the run's"
-            )
-    places = build(DataConfig, values.get("data", {}), where="data")
-    data = trained.data
-    if "data" in values:
-        data = replace(trained.data, **{name: getattr(places, name) for name in DATA_PLACES})
-    store = build(StoreConfig, values["store"], where="store") if "store" in values else trained.store
-    if "data" in values and "store" not in values:
-        store = StoreConfig()
-    runtime = build(RuntimeConfig, values.get("runtime", {}), where="runtime")
-    return replace(trained, data=data, store=store, runtime=runtime)
 
 
 def export(
@@ -398,6 +339,7 @@ def compare(runs: Sequence[str], *, by: str | None = None, evaluation: str | Non
 
 def sweep(run_config: RunConfig) -> SweepResult:
     """Searches hyper-parameters with Optuna; may run in several processes on one storage."""
+    from mersuite.prepare.ready import ready_reader
     from mersuite.sweep import plan_sweep, run_sweep
 
     _set_threads(run_config)
@@ -405,7 +347,7 @@ def sweep(run_config: RunConfig) -> SweepResult:
     data = track.read(run_config, "train")
     require_samples(data, "train")
     plan_sweep(track, run_config, data)  # faults show before the long work
-    return run_sweep(track, run_config, data, _ready_reader(run_config, data))
+    return run_sweep(track, run_config, data, ready_reader(run_config, data))
 
 
 def report(run: Path, *, out: Path, clips: Sequence[str] = ()) -> dict[str, Any]:
@@ -433,6 +375,7 @@ def pretrain(run_config: RunConfig) -> dict[str, Any]:
         ConfigError: If the configuration or the run folder does not fit.
         DataError: If there are fewer than two people with recordings.
     """
+    from mersuite.prepare.ready import ready_reader
     from mersuite.run_folder import started_run
     from mersuite.training.pretrain import run_pretraining
 
@@ -441,4 +384,4 @@ def pretrain(run_config: RunConfig) -> dict[str, Any]:
     data = track.read(run_config, run_config.pretrain.split)
     require_samples(data, "all")
     with started_run(run_config, pretraining=True) as folder:
-        return run_pretraining(track, run_config, data, _ready_reader(run_config, data), folder)
+        return run_pretraining(track, run_config, data, ready_reader(run_config, data), folder)

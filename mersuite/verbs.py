@@ -8,46 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from mersuite.cli import Verb, flag
 from mersuite.errors import ConfigError
+from mersuite.shown import flat, options_of, table, turned
 
 if TYPE_CHECKING:
     from mersuite.config import RunConfig
 
 Shown = tuple[Mapping[str, Any], Any]
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
-    """Gives a table; numbers stand on the right, columns without any entry are left out."""
-    from rich.table import Table
-
-    cells = [[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row] for row in rows]
-    kept = [index for index in range(len(columns)) if not rows or any(row[index] for row in cells)]
-    table = Table(title=title, title_justify="left")
-    for index in kept:
-        is_text = index == 0 or any(row[index] and not row[index][0].isdecimal() for row in cells)
-        table.add_column(columns[index], justify="left" if is_text else "right", overflow="fold")
-    for row in cells:
-        table.add_row(*[row[index] for index in kept])
-    return table
-
-
-def _turned(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
-    """Swaps rows and columns: for few rows with many columns that have long names."""
-    first, *others = columns
-    names = [f"{first} {row[0]}" for row in rows]
-    return ["", *names], [[name, *[row[index] for row in rows]] for index, name in enumerate(others, 1)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    """Gives a row for each value of a nested mapping; bytes are shown in MB."""
-    rows: list[tuple[str, object]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key} ")
-        elif key.endswith("_bytes"):
-            rows.append((f"{prefix}{key.removesuffix('_bytes')}", f"{value / 1e6:.1f} MB"))
-        else:
-            rows.append((f"{prefix}{key}", value))
-    return rows
 
 
 def _config(own: Mapping[str, str], words: Sequence[str]) -> RunConfig:
@@ -66,7 +32,7 @@ def _tracks(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     found = api.tracks()
-    return found, _table("tracks", ["track", "what it answers"], list(found.items()))
+    return found, table("tracks", ["track", "what it answers"], list(found.items()))
 
 
 def _show_config(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -82,7 +48,7 @@ def _fake(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     summary = api.fake(own["track"], Path(own["out"]), overrides=words)
-    return summary, _table(f"fake data in {own['out']}", ["what", "value"], _flat(summary))
+    return summary, table(f"fake data in {own['out']}", ["what", "value"], flat(summary))
 
 
 def _check(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -98,13 +64,13 @@ def _check(own: dict[str, str], words: list[str], action: str) -> Shown:
             for row in rows
         ],
     }
-    table = _table(
+    rows_shown = table(
         "check",
         ["what", "", "found", "expected", "cure"],
         [(r.name, marks[r.ok], r.found, r.expected, r.hint) for r in rows],
     )
     last = f"{len(faults)} faults" if faults else "no faults"
-    return result, [table, last]
+    return result, [rows_shown, last]
 
 
 def _prepare(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -112,7 +78,7 @@ def _prepare(own: dict[str, str], words: list[str], action: str) -> Shown:
 
     coverage = api.prepare(_config(own, words))
     columns, rows = coverage.table()
-    return coverage.summary(), _table("prepared", columns, rows)
+    return coverage.summary(), table("prepared", columns, rows)
 
 
 def _faces(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -138,13 +104,13 @@ def _faces(own: dict[str, str], words: list[str], action: str) -> Shown:
     ]
     told = [f"{name}: {reason}" for name, reason in report.broken[:5]]
     last = f"a row a clip: {report.table}; use the faces with data.faces={own['out']}"
-    return result, [_table(f"faces in {own['out']}", ["what", "clips"], rows), *told, last]
+    return result, [table(f"faces in {own['out']}", ["what", "clips"], rows), *told, last]
 
 
 def _faces_options(track: str) -> list[str]:
     from mersuite.faces.config import FacesConfig
 
-    return _options_of(FacesConfig(), "faces.")
+    return options_of(FacesConfig(), "faces.")
 
 
 def _store(own: dict[str, str], words: list[str], action: str) -> Shown:
@@ -161,7 +127,7 @@ def _store(own: dict[str, str], words: list[str], action: str) -> Shown:
         result = api.store_info(Path(own["path"]))
         rows = [[*list(item.values())[:-1], f"{item['size_bytes'] / 2**20:.1f}"] for item in result["streams"]]
         columns = ["data set", "stream", "clips", "entries", "MiB"]
-        return result, _table(f"{result['path']}: {result['size_bytes'] / 2**20:.1f} MiB", columns, rows)
+        return result, table(f"{result['path']}: {result['size_bytes'] / 2**20:.1f} MiB", columns, rows)
     result = api.store_verify(Path(own["path"]), remove=flag(own, "remove"))
     if result["ok"]:
         return result, f"{result['num_entries']} entries, all whole"
@@ -169,7 +135,7 @@ def _store(own: dict[str, str], words: list[str], action: str) -> Shown:
     if not result["num_removed"]:
         last = f"{len(result['damaged'])} damaged; remove=true deletes them, and `mersuite prepare` makes them again"
     return result, [
-        _table("damaged", ["entry", "problem"], [(i["clip_id"], i["problem"]) for i in result["damaged"]]),
+        table("damaged", ["entry", "problem"], [(i["clip_id"], i["problem"]) for i in result["damaged"]]),
         last,
     ]
 
@@ -182,7 +148,7 @@ def _fit(own: dict[str, str], words: list[str], action: str) -> Shown:
         trained = api.pretrain(config)
         return trained, _pretrained_lines(trained)
     result = api.fit(config)
-    return result.summary(), [_table(f"run {result.folder}", *result.table()), *result.lines()]
+    return result.summary(), [table(f"run {result.folder}", *result.table()), *result.lines()]
 
 
 def _pretrained_lines(trained: Mapping[str, Any]) -> list[str]:
@@ -235,7 +201,7 @@ def _score(own: dict[str, str], words: list[str], action: str) -> Shown:
 
     options = dict(word.split("=", 1) for word in words)
     metrics = api.score(own["track"], pred=Path(own["pred"]), target=Path(own["target"]), options=options)
-    return metrics, _table("score", ["metric", "value"], list(metrics.items()))
+    return metrics, table("score", ["metric", "value"], list(metrics.items()))
 
 
 def _paths(text: str) -> list[Path]:
@@ -248,23 +214,23 @@ def _ensemble(own: dict[str, str], words: list[str], action: str) -> Shown:
     oof = _paths(own["oof"]) if "oof" in own else None
     result = api.ensemble(_paths(own["pred"]), out=Path(own["out"]), oof=oof, track=own.get("track"))
     rows = [(item["file"], item["weight"]) for item in result["members"]]
-    return result, [_table(f"ensemble in {own['out']}", ["member", "weight"], rows), str(result["how"])]
+    return result, [table(f"ensemble in {own['out']}", ["member", "weight"], rows), str(result["how"])]
 
 
 def _compare(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     result = api.compare(own["run"].split(","), by=own.get("by"), evaluation=own.get("evaluation"))
-    return result.summary(), [_table("compare", *result.table()), result.latex()]
+    return result.summary(), [table("compare", *result.table()), result.latex()]
 
 
 def _sweep(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     result = api.sweep(_config(own, words))
-    table = _table("best trials", *_turned(*result.table()))
+    trials = table("best trials", *turned(*result.table()))
     return result.summary(), [
-        table,
+        trials,
         f"best configuration: {result.best_config} (use it with fit config={result.best_config})",
     ]
 
@@ -280,20 +246,7 @@ def _fake_options(track: str) -> list[str]:
     from mersuite import registry
     from mersuite.schema import build
 
-    return _options_of(build(registry.load(track).FakeConfig, {}))
-
-
-def _options_of(values: Any, prefix: str = "") -> list[str]:
-    """Lines on the fields of a dataclass: name, default, what its docstring says first."""
-    import re
-    from dataclasses import fields
-
-    said = dict(re.findall(r"^ +(\w+): (.+?)(?=^ +\w+: |\Z)", type(values).__doc__ or "", flags=re.M | re.S))
-    pairs = [(item.name, getattr(values, item.name)) for item in fields(values)]
-    shown = {name: f"{prefix}{name}={'null' if value is None else value}" for name, value in pairs}
-    width = max(map(len, shown.values()))
-    first = {name: re.split(r"(?<=[.;])\s", " ".join(said.get(name, "").split()))[0].rstrip(".;") for name in shown}
-    return [f"    {text:<{width}}  {first[name]}" for name, text in shown.items()]
+    return options_of(build(registry.load(track).FakeConfig, {}))
 
 
 TRACK = {"track*": "name of the track, see `mersuite tracks`"}

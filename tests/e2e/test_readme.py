@@ -11,6 +11,7 @@ import pytest
 
 from mersuite import api, cli, registry
 from mersuite.cli import split_words
+from mersuite.config_places import at_places
 from mersuite.errors import ConfigError
 from mersuite.schema import build
 from mersuite.track import ScoreRequest
@@ -56,7 +57,7 @@ def check_understood(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
         raise ParsedError
 
     def predict(ckpt: Path, *, overrides: list[str], **_: Any) -> None:
-        api._at_places(api.config("ps"), overrides)
+        at_places(api.config("ps"), overrides)
         raise ParsedError
 
     def score(track: str, *, options: dict[str, str], **_: Any) -> None:

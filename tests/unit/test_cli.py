@@ -15,6 +15,7 @@ import pytest
 from mersuite import __version__, cli, verbs
 from mersuite.cli import Verb, flag, json_form, main, split_words
 from mersuite.errors import ConfigError, DataError
+from mersuite.shown import table as table_of
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 
@@ -247,7 +248,7 @@ def test_json_form_has_only_what_json_has():
 def test_brackets_and_colons_in_tables_and_lines_are_shown_as_they_are(
     capsys: pytest.CaptureFixture, toy_verb: Callable
 ):
-    table = verbs._table("t [b]", ["path", "value"], [["runs/[red]/x[/]", ":warning:"], ["y", 0.123456]])
+    table = table_of("t [b]", ["path", "value"], [["runs/[red]/x[/]", ":warning:"], ["y", 0.123456]])
     toy_verb(lambda own, words, action: ({}, [table, "line [bold]a[/bold] :smile:"]))
     assert main(["toy", "out=x"]) == 0
     shown = capsys.readouterr().out

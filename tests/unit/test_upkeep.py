@@ -145,7 +145,7 @@ def test_prune_of_the_api_reads_all_clips_and_all_extractors(probe, clips, tmp_p
             return type("Data", (), {"clips": clips})
 
     monkeypatch.setattr("mersuite.registry.load", lambda name: Toy())
-    monkeypatch.setattr(api, "_extractors", lambda config: probe.extractors())
+    monkeypatch.setattr("mersuite.prepare.ready.extractors_of", lambda config: probe.extractors())
     assert api.store_prune(config)["num_deleted"] == 36
     assert seen == ["all"]
 
