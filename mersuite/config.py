@@ -25,6 +25,8 @@ from mersuite.config_sections import (
     DATA_PLACES,
     CvConfig,
     DataConfig,
+    DrawnValue,
+    DrawsConfig,
     ModelConfig,
     OptimConfig,
     PretrainConfig,
@@ -63,6 +65,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     cv: CvConfig = field(default_factory=CvConfig)
+    draws: DrawsConfig = field(default_factory=DrawsConfig)
     run: RunSection = field(default_factory=RunSection)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -183,6 +186,8 @@ __all__ = [
     "DATA_PLACES",
     "CvConfig",
     "DataConfig",
+    "DrawnValue",
+    "DrawsConfig",
     "ModelConfig",
     "OptimConfig",
     "PretrainConfig",

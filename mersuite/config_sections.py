@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,6 +243,52 @@ class CvConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnValue:
+    """One hyper-parameter that each draw gives a value of its own.
+
+    Attributes:
+        keys: Configuration keys that take the value; `*` stands for every entry, as in model.encoders.*.hidden.
+        choices: Values, drawn evenly; or
+        low: Lowest value of a range that is drawn from evenly.
+        high: Highest value of it.
+    """
+
+    keys: tuple[str, ...]
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        ends = (self.low, self.high)
+        is_range = self.low is not None and self.high is not None and self.low <= self.high
+        require_all(
+            (len(self.keys) > 0, "keys: need at least one configuration key"),
+            (
+                is_range if not self.choices else ends == (None, None),
+                f"need choices, or low <= high, got choices={list(self.choices)}, low={self.low}, high={self.high}",
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawsConfig:
+    """Random draws of hyper-parameters, for evaluations that follow a protocol which chooses among them.
+
+    Attributes:
+        num_draws: Draws, each trained on all folds.
+        num_best: Of how many of them, the best ones, mean and deviation are reported.
+        space: Free name to what is drawn; {} trains every draw as configured, with seeds of its own.
+    """
+
+    num_draws: int = 1
+    num_best: int = 10
+    space: Mapping[str, DrawnValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_all(*_at_least(self, 1, "num_draws", "num_best"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSection:
     """Where a run is kept.
 
@@ -268,6 +314,8 @@ class RuntimeConfig:
         strategy: Lightning's strategy: auto, ddp, fsdp, deepspeed.
         progress: Show progress bars.
         threads: Threads of PyTorch in each process; null leaves its default.
+        max_models: Networks that are trained together as one where they can be, but at least all folds of one draw;
+            null means 25 on a CPU and 250 on a GPU. Lower it where memory does not suffice.
     """
 
     num_workers: int = 0
@@ -278,13 +326,15 @@ class RuntimeConfig:
     strategy: str = "auto"
     progress: bool = True
     threads: int | None = None
+    max_models: int | None = None
 
     def __post_init__(self) -> None:
-        threads = self.threads
+        threads, most = self.threads, self.max_models
         require_all(
             *_at_least(self, 0, "num_workers", "prepare_workers"),
             *_at_least(self, 1, "devices", "num_nodes"),
             (threads is None or threads >= 1, f"threads: need 1 or more or null, got {threads}"),
+            (most is None or most >= 1, f"max_models: need 1 or more or null, got {most}"),
         )
 
 

@@ -79,6 +79,9 @@ class Evaluation:
         shares: Groups that must have a member which several people (Track.reports_by) have in common, such as the
             stimulus for what is learned from other people about it. On other data the evaluation is left out.
         unfit: Why the configured model cannot be evaluated so; "" where it can. It is left out then.
+        selects_on_reported: Hold no rows back for choices: each fold trains on all that is not held out, and epoch and
+            draw of hyper-parameters (config.draws) are chosen by the held-out rows that are reported. Only for
+            protocols of others; scores are too high, and every place that shows them says so.
     """
 
     name: str
@@ -87,6 +90,25 @@ class Evaluation:
     protocol: str = ""
     shares: tuple[str, ...] = ()
     unfit: str = ""
+    selects_on_reported: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassLoss:
+    """What a system learns and answers that is a plain classifier: networks of such systems can be trained together.
+
+    It minimises mersuite.losses.cross_entropy of its head's one tensor, nothing is done to its batches (Track.augment),
+    and it answers the class with the largest logit.
+
+    Attributes:
+        target: Name of the classes in what Fitted.target gives.
+        class_weights: (class,) float32, weights of classes in the loss; None where all weigh alike.
+        label_smoothing: Share of the truth spread evenly over all classes.
+    """
+
+    target: str
+    class_weights: np.ndarray | None = None
+    label_smoothing: float = 0.0
 
 
 class Fitted(ABC):
@@ -236,6 +258,10 @@ class Track(ABC):
             batch: Targets and weights.
             fitted: The fold's fitted parts after fit, such as weights of classes.
         """
+
+    def class_loss(self, config: RunConfig, fitted: Fitted) -> ClassLoss | None:
+        """Says what `loss` is where the configured system is a plain classifier; None where it is more than that."""
+        return None
 
     @abstractmethod
     def evaluations(self, config: RunConfig) -> list[Evaluation]:

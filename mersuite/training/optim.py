@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,23 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Gives the configured optimiser over all trained parameters."""
-    groups = parameter_groups(model, config.weight_decay)
+    return make_optimizer(parameter_groups(model, config.weight_decay), config)
+
+
+def make_optimizer(
+    groups: Sequence[dict[str, Any]], config: OptimConfig, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """Gives the configured optimiser over groups of parameters, each with its weight decay.
+
+    Args:
+        groups: As torch.optim takes them.
+        config: Names optimiser and learning rate.
+        fused: One pass over the parameters a step; None leaves PyTorch's choice.
+    """
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, fused=fused)
     classes = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    return classes[config.name](groups, lr=config.lr)
+    return classes[config.name](groups, lr=config.lr, fused=fused)
 
 
 def schedule_factor(config: OptimConfig, num_steps: int) -> Callable[[int], float]:

@@ -49,8 +49,14 @@ class RunProgress:
         """Counts a finished fold."""
         self._progress.advance(self._folds)
 
-    def show(self, description: str, done: int, note: str) -> None:
-        """Says what is under way, how many of all parts are done, and what is known so far."""
+    def show(self, description: str, done: int | None, note: str) -> None:
+        """Says what is under way, how many of all parts are done, and what is known so far.
+
+        Args:
+            description: What is under way.
+            done: Finished parts; None leaves their number as it is.
+            note: What is known so far.
+        """
         self._progress.update(self._folds, description=description, completed=done, note=note)
         self._progress.reset(self._steps, visible=False, note="")
 
