@@ -19,6 +19,7 @@ SMALL: dict[str, dict] = {
     "eegnet": {"context_s": 0.25},
     "external": {"factory": "braindecode.fake_for_tests:FakeNet", "context_s": 0.0, "options": {"hidden": 8}},
     "graph": {"hidden": 8, "features_per_node": 1},
+    "lstm": {"width": 16},
     "masa_tcn": {"num_filters": 8, "anchors_s": [1.0, 3.0], "features_per_node": 1},
     "mlp": {"hidden": 16},
 }
