@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from mersuite.clip import Sample
 from mersuite.config import RunConfig, with_overrides
+from mersuite.data.splits import Fold, natural_key
 from mersuite.errors import ConfigError
 from mersuite.run_folder import write_json, write_text
 from mersuite.training.folds import BEST
@@ -40,6 +42,22 @@ class Draw:
     index: int
     values: Mapping[str, Any]
     config: RunConfig
+
+
+def without_val(fold: Fold, samples: Sequence[Sample], by: Sequence[str]) -> Fold:
+    """Gives the fold of a protocol that holds no rows back for choices: it validates on its held-out rows.
+
+    Args:
+        fold: A fold whose sides share no group.
+        samples: All samples.
+        by: Groups that held-out rows must not share with training rows: every other row is trained on.
+    """
+    held_out = set(fold.held_out)
+    taken = {(group, item.groups[group]) for item in samples if item.sample_id in held_out for group in by}
+    train = [item.sample_id for item in samples if not any((group, item.groups.get(group)) in taken for group in by)]
+    return Fold(
+        index=fold.index, train=tuple(sorted(train, key=natural_key)), val=fold.held_out, held_out=fold.held_out
+    )
 
 
 def plan_draws(config: RunConfig) -> list[Draw]:

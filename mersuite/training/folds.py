@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,29 +86,77 @@ def seed_of(seed: int, evaluation: str, fold: int) -> int:
 def train_fold(run: FoldRun) -> Checkpoint:
     """Trains one fold's system and writes its best.ckpt; goes on with an interrupted one.
 
-    Held-out rows are not touched.
+    Held-out rows are not touched, unless the protocol validates on them (Evaluation.selects_on_reported).
 
     Raises:
         ConfigError: If the folder holds a fold of other data.
     """
-    _claim_folder(run)
+    claim_fold(run)
+    start = start_fold(run)
+    network = start.network
+    if network is not None and start.context is not None:
+        network = _train_network(run, network, start.context, start.fitted, start.train, start.val)
+    return finish_fold(run, start, network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldStart:
+    """A fold before its network is trained.
+
+    Attributes:
+        train: Training samples.
+        val: Validation samples, as the track asks them.
+        fitted: Fitted parts after fit.
+        network: The untrained network; None for systems without one.
+        context: What it was built for.
+        unlabelled: Unlabelled samples that it sees in training.
+    """
+
+    train: Sequence[Sample]
+    val: Sequence[Sample]
+    fitted: Fitted
+    network: Network | None
+    context: BuildContext | None
+    unlabelled: Sequence[Sample] = ()
+
+
+def start_fold(run: FoldRun, context: BuildContext | None = None) -> FoldStart:
+    """Fits what is learned without gradient steps and builds the network, from the fold's own seed.
+
+    Args:
+        run: The fold.
+        context: What another system was built for on the same training rows and streams; None looks at the data.
+    """
     torch.manual_seed(seed_of(run.config.seed, run.evaluation, run.fold.index))
     train = run.rows(run.fold.train)
     val = [run.track.as_asked(run.config, sample) for sample in run.rows(run.fold.val)]
     fitted = run.track.fitted(run.config)
     fitted.fit(train, val, run.reader.get)
-    network, context = None, None
+    network = None
     if run.track.uses_network(run.config):
-        context = build_context(run.track, run.config, run.reader, train, classes=fitted.classes)
+        if context is None:
+            context = build_context(run.track, run.config, run.reader, train)
+        context = replace(context, classes=fitted.classes)
         network = build_network(run.track, run.config, context, fitted)
-    if network is not None and context is not None:
-        network = _train_network(run, network, context, fitted, train, val)
+    return FoldStart(
+        train=train, val=val, fitted=fitted, network=network, context=None if network is None else context
+    )
+
+
+def finish_fold(run: FoldRun, start: FoldStart, network: Network | None) -> Checkpoint:
+    """Calibrates on validation rows and writes best.ckpt.
+
+    Labels of validation rows are learned from only where these rows are not held out as well
+    (Evaluation.selects_on_reported).
+    """
+    context, fitted, val = start.context, start.fitted, start.val
     streams = None if context is None else context.streams
-    seen = known_outputs(run, fitted, network, train, streams) if fitted.calibrates_on_train else []
+    seen = known_outputs(run, fitted, network, start.train, streams) if fitted.calibrates_on_train else []
     known = known_outputs(run, fitted, network, val, streams)
     fitted.calibrate(known, seen)
     outputs = {sample.sample_id: output for sample, output in known}
-    fitted.refit([(sample, outputs.get(sample.sample_id)) for sample in val])
+    if not set(run.fold.val) & set(run.fold.held_out):
+        fitted.refit([(sample, outputs.get(sample.sample_id)) for sample in val])
     checkpoint = Checkpoint(
         track=run.track,
         config=run.config,
@@ -240,11 +288,11 @@ def finished_fold(run: FoldRun) -> Checkpoint | None:
     path = run.folder / BEST
     if not path.is_file():
         return None
-    _claim_folder(run)
+    claim_fold(run)
     return load_checkpoint(path)
 
 
-def _claim_folder(run: FoldRun) -> None:
+def claim_fold(run: FoldRun) -> None:
     """Notes rows, targets and signals of the fold in its folder, or makes sure that they are those noted there.
 
     Raises:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.dataset import example_of
 from mersuite.data.splits import Fold, check_folds, make_folds
+from mersuite.data.unlabelled import Teacher
 from mersuite.data.windows import plan_windows
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.importance import channel_importance, mean_importance
-from mersuite.inference import answer_with, asked, load_checkpoint
+from mersuite.inference import Checkpoint, answer_with, asked, load_checkpoint
 from mersuite.metrics.bootstrap import RowScorer, bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
@@ -29,46 +29,12 @@ from mersuite.run_folder import (
     write_run_json,
 )
 from mersuite.track import Evaluation, Track, TrackData
+from mersuite.training.draw_training import check_draws, train_draws
+from mersuite.training.draws import without_val
+from mersuite.training.fit_result import FitResult
 from mersuite.training.folds import BEST, FoldRun, finished_fold, train_fold
 from mersuite.training.pretrain import pretrained_on
 from mersuite.training.progress import RunProgress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitResult:
-    """What a run came to.
-
-    Attributes:
-        folder: The run folder.
-        track: The track.
-        metrics: What metrics.json holds.
-        notes: Lines for people, shown under the table.
-    """
-
-    folder: Path
-    track: Track
-    metrics: Mapping[str, Mapping[str, Any]]
-    notes: Sequence[str] = field(default_factory=tuple)
-
-    def summary(self) -> dict[str, Any]:
-        """JSON form: the run folder and its metrics."""
-        return {"run": str(self.folder), "metrics": self.metrics}
-
-    def table(self) -> tuple[list[str], list[list[object]]]:
-        """Columns and rows: one evaluation a row, the monitored metric with its interval."""
-        names = self.track.metric_names
-        columns = ["system", *names, "95 % interval", "rows"]
-        rows: list[list[object]] = []
-        for name, item in self.metrics.items():
-            low, high = item["interval"].get(self.track.monitor, (float("nan"), float("nan")))
-            values = [f"{item[metric]:.2f}" if metric in item else "" for metric in names]
-            interval = f"{low:.2f} to {high:.2f}" if low == low else "one group"
-            rows.append([name, *values, interval, item["num_rows"]])
-        return columns, rows
-
-    def lines(self) -> list[str]:
-        """What stands under the table: each system's protocol, then the reader's notes."""
-        return [f"{name}: {item['protocol']}" for name, item in self.metrics.items()] + list(self.notes)
 
 
 def choose_evaluations(track: Track, config: RunConfig) -> list[Evaluation]:
@@ -91,6 +57,8 @@ def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Samp
 
     An evaluation that splits otherwise than cv.by has at most as many folds as its rarest group has members. Why:
     cv.folds was chosen for cv.by, and a comparison on fewer folds is better than none.
+
+    One that selects on the rows it reports validates on its held-out rows and trains on all others.
     """
     by = evaluation.split_by or config.cv.by
     is_configured = tuple(by) == tuple(config.cv.by)
@@ -108,7 +76,7 @@ def plan_folds(config: RunConfig, evaluation: Evaluation, samples: Sequence[Samp
         held_out=held_out,
     )
     check_folds(folds, samples, by=tuple(by))
-    return folds
+    return [without_val(fold, samples, tuple(by)) for fold in folds] if evaluation.selects_on_reported else folds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +90,7 @@ class _Work:
     folder: RunWriter
     progress: RunProgress
     caveat: str
+    unlabelled: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +130,8 @@ def plan_run(track: Track, config: RunConfig, samples: Sequence[Sample]) -> RunP
                 if not evaluation.split_by:
                     raise
                 reason = str(error)
+        if not reason and evaluation.selects_on_reported:
+            check_draws(with_overrides(config, evaluation.overrides))
         if not reason:
             kept.append(evaluation)
         elif evaluation.name in config.evaluate:
@@ -219,21 +190,30 @@ def run_evaluations(
             folder=folder,
             progress=progress,
             caveat=data.caveat,
+            unlabelled=data.unlabelled,
         )
         for evaluation in chosen:
             entry = _new_entry(work, evaluation, plans[evaluation.name], is_main=evaluation is chosen[0])
             evaluations = _in_order(track, config, {**evaluations, evaluation.name: entry})
             predictions: list[Prediction] = []
+            chosen_by = _train_draws(work, evaluation, plans[evaluation.name], entry)
             for fold in plans[evaluation.name]:
                 predictions += _run_fold(work, evaluation, fold, entry, len(plans[evaluation.name]))
                 write_run_json(folder, config, evaluations)
-            result = score_rows(track, config, predictions, entry["protocol"])
+            result = {**score_rows(track, config, predictions, entry["protocol"]), **chosen_by}
             metrics = _in_order(track, config, {**metrics, evaluation.name: result})
             _write_oof(work, evaluation, entry["main"], predictions)
             write_json(folder.path / "metrics.json", metrics)
             collect_curves(folder, evaluations)
     _write_importance(work, evaluations[chosen[0].name])
-    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=(*data.notes, *plan.notes))
+    notes = (*data.notes, *plan.notes, *_taught(evaluations))
+    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=notes)
+
+
+def _taught(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says which labels were guessed in training, by evaluation and fold."""
+    folds = [(name, fold) for name, entry in evaluations.items() for fold in entry["folds"]]
+    return [f"{name}, fold {fold['index']}: {line}" for name, fold in folds for line in fold.get("taught", ())]
 
 
 def _check_same_main(path: Path, before: Mapping[str, Mapping[str, Any]], name: str) -> None:
@@ -269,13 +249,22 @@ def _new_entry(work: _Work, evaluation: Evaluation, folds: Sequence[Fold], *, is
     return entry
 
 
-def _run_fold(
-    work: _Work, evaluation: Evaluation, fold: Fold, entry: dict[str, Any], num_folds: int
-) -> list[Prediction]:
+def _train_draws(
+    work: _Work, evaluation: Evaluation, folds: Sequence[Fold], entry: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Trains what an evaluation chooses among by the rows it reports; gives what metrics.json says of the choice."""
+    if not evaluation.selects_on_reported:
+        return {}
+    runs = [_fold_run(work, evaluation, fold, entry) for fold in folds]
+    draws = train_draws(runs, work.folder.evaluation_folder(evaluation.name, is_main=entry["main"]))
+    return {"selects_on_reported": True, "draws": draws}
+
+
+def _fold_run(work: _Work, evaluation: Evaluation, fold: Fold, entry: Mapping[str, Any]) -> FoldRun:
     config = with_overrides(work.config, evaluation.overrides)
     if tuple(entry["split_by"]) == config.cv.by:
         config = with_overrides(config, config.fold_overrides.get(str(fold.index), {}))
-    run = FoldRun(
+    return FoldRun(
         track=work.track,
         config=config,
         evaluation=evaluation.name,
@@ -284,11 +273,19 @@ def _run_fold(
         fold=fold,
         folder=work.folder.fold_folder(evaluation.name, fold.index, is_main=entry["main"]),
         progress=work.progress,
+        unlabelled=work.unlabelled,
     )
+
+
+def _run_fold(
+    work: _Work, evaluation: Evaluation, fold: Fold, entry: dict[str, Any], num_folds: int
+) -> list[Prediction]:
+    run = _fold_run(work, evaluation, fold, entry)
     work.progress.start_fold(evaluation.name, fold.index, num_folds)
-    predictions = _fold_predictions(run)
+    predictions, checkpoint = _fold_predictions(run)
     work.progress.finish_fold()
-    entry["folds"].append(_fold_entry(work.folder, run))
+    taught = checkpoint.fitted.taught() if isinstance(checkpoint.fitted, Teacher) else ()
+    entry["folds"].append(_fold_entry(work.folder, run) | ({"taught": list(taught)} if taught else {}))
     return predictions
 
 
@@ -316,18 +313,19 @@ def _fold_entry(folder: RunWriter, run: FoldRun) -> dict[str, Any]:
     }
 
 
-def _fold_predictions(run: FoldRun) -> list[Prediction]:
+def _fold_predictions(run: FoldRun) -> tuple[list[Prediction], Checkpoint]:
     kept = run.folder / "held_out.jsonl"
     checkpoint = finished_fold(run)
     if checkpoint is not None and kept.is_file():
-        return read_predictions(kept, track=run.track.name)[1]
-    predictions = answer_with(checkpoint or train_fold(run), run.rows(run.fold.held_out), run.reader)
+        return read_predictions(kept, track=run.track.name)[1], checkpoint
+    checkpoint = checkpoint or train_fold(run)
+    predictions = answer_with(checkpoint, run.rows(run.fold.held_out), run.reader)
     if is_first_process():
         header = PredictionHeader(
             track=run.track.name, run="", evaluation=run.evaluation, split="oof", versions=versions()
         )
         write_predictions(kept, header, predictions)
-    return predictions
+    return predictions, checkpoint
 
 
 def _write_oof(work: _Work, evaluation: Evaluation, is_main: bool, predictions: Sequence[Prediction]) -> None:
@@ -383,17 +381,3 @@ def _answer_of(track: Track, prediction: Prediction) -> Any:
             target=prediction.target,
         )
     )
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Reads a run's metrics.json.
-
-    Raises:
-        ConfigError: If the run has none yet.
-    """
-    path = folder / "metrics.json"
-    if not path.is_file():
-        raise ConfigError(
-            f"{folder} has no metrics.json; finish the run with `mersuite fit run.dir={folder} run.resume=true`"
-        )
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -51,6 +51,8 @@ class CrossConfig:
             them hidden, as they are of somebody who listens; `own` sees everything, which is the published in-domain
             protocol; `majority` answers the most frequent label. For dialogues: dialogue | copy_partner | copy_own |
             speaker | majority, a network and what it must beat.
+        protocol: held_out: choices are made on validation rows, other rows are reported; official: the system is first
+            of all evaluated as the organisers do, who choose epoch and hyper-parameters by the rows they report.
         labels: The labels there may be, in index order; () takes those of the training rows.
         own: Model stream to stored streams for clips whose labelled person speaks; the first that the clip has counts,
             none hides it. Streams that are not named are read under their own name.
@@ -68,6 +70,7 @@ class CrossConfig:
     """
 
     system: System = "listener"
+    protocol: Literal["held_out", "official"] = "held_out"
     labels: tuple[str, ...] = LABELS
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     other: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
