@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import lmdb
+import numpy as np
 
 from mersuite.clip import Signal
 from mersuite.errors import StoreError
@@ -25,6 +26,7 @@ from mersuite.store_entry import (
     StoreKey,
     check_signal,
     checksum_matches,
+    copy_bodies,
     key_bytes,
     names_record,
     pack,
@@ -61,6 +63,10 @@ class SourceHash:
     size_bytes: int
     mtime_ns: int
     sha256: str
+
+
+_VECTORS_AT_ONCE = 512
+"""Vectors that are copied together: so many of 1,024 channels fit into a processor's cache."""
 
 
 class FeatureStore:
@@ -157,6 +163,32 @@ class FeatureStore:
     def get_many(self, keys: Sequence[StoreKey]) -> list[Signal | None]:
         """Reads several streams, in the order given."""
         return [self.get(key) for key in keys]
+
+    def get_vectors(self, keys: Sequence[StoreKey]) -> np.ndarray | None:
+        """Reads streams of one vector each into one array, many times faster than one by one.
+
+        Args:
+            keys: Different ones.
+
+        Returns:
+            (key, channel) float32, or None where some entry is missing, is a note that there is none, or is anything
+            but one vector of the same width, names and unit as the first: then get tells what it is.
+        """
+        encoded = [key_bytes(key) for key in keys]
+        if not encoded or len(set(encoded)) != len(encoded):
+            return None
+        snapshot, first = self._open().read(_ENTRIES, encoded[0])
+        like = None if first is None else unpack(keys[0], first, self._names, snapshot.array)
+        if first is None or like is None or like.data.shape[0] != 1 or like.data.dtype != np.float32:
+            return None
+        result = np.empty((len(keys), like.data.shape[1]), np.float32)
+        with snapshot.cursor(_ENTRIES) as cursor:
+            for start in range(0, len(keys), _VECTORS_AT_ONCE):
+                found = cursor.getmulti(encoded[start : start + _VECTORS_AT_ONCE])
+                rows = result[start : start + _VECTORS_AT_ONCE]
+                if len(found) != len(rows) or not copy_bodies([value for _, value in found], first, rows):
+                    return None
+        return result
 
     def _names(self, digest: bytes) -> Names:
         environment = self._open()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from mersuite.errors import StoreError
 
 _MAGIC = b"MSE1"
 _PREFIX = struct.Struct("<4sII")
+_CHECKSUM_PLACE = slice(8, 12)
 _PAGE_HEADER_BYTES = 16
 _ALIGN_BYTES = 64
 MAX_KEY_BYTES = 511
@@ -52,9 +53,10 @@ def key_bytes(key: StoreKey) -> bytes:
     Raises:
         StoreError: If a part is empty, holds a NUL, or the whole is too long.
     """
-    if not all(key) or any("\0" in part for part in key):
+    text = "\0".join(key)
+    if not all(key) or text.count("\0") != len(key) - 1:
         raise StoreError(f"a store key needs four texts without NUL, none of them empty, got {tuple(key)!r}")
-    raw = "\0".join(key).encode()
+    raw = text.encode()
     if len(raw) > MAX_KEY_BYTES:
         raise StoreError(
             f"{key.clip_id!r} and its data set and stream names take {len(raw)} bytes; a store key has at most "
@@ -176,6 +178,25 @@ def unpack(
         ch_names=names[0],
         ch_types=names[1],
     )
+
+
+def copy_bodies(values: Sequence[memoryview | bytes], like: memoryview, rows: np.ndarray) -> bool:
+    """Copies the arrays of entries that are alike but for their numbers; False, where some are not.
+
+    Args:
+        values: The entries' bytes.
+        like: The bytes of an entry, whose header all others must have.
+        rows: (entry, value) float32, filled with the arrays.
+    """
+    if any(len(value) != len(like) for value in values):
+        return False
+    head_bytes = len(like) - rows.shape[1] * rows.itemsize
+    before, after = bytes(like[: _CHECKSUM_PLACE.start]), bytes(like[_CHECKSUM_PLACE.stop : head_bytes])
+    for value, row in zip(values, rows, strict=True):
+        if value[: _CHECKSUM_PLACE.start] != before or value[_CHECKSUM_PLACE.stop : head_bytes] != after:
+            return False
+        row[:] = np.frombuffer(value, row.dtype, offset=head_bytes)
+    return True
 
 
 def checksum_matches(key: StoreKey, value: memoryview) -> bool:

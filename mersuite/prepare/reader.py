@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from mersuite.clip import Clip, Signal
 from mersuite.errors import StoreError
 from mersuite.features.base import Extractor
@@ -119,6 +121,17 @@ class FeatureReader:
         if clip_id not in self._clip_ids:
             raise StoreError(f"clip {clip_id!r} is not among the {len(self._clip_ids)} clips that were prepared")
         return None
+
+    def vectors(self, clip_ids: Sequence[str], stream: str) -> dict[str, np.ndarray] | None:
+        """Reads a stream of one vector a clip for many different clips at once.
+
+        Returns:
+            Clip to its (channel,) float32, without the clips that an extractor left out; None where streams are
+            anything but vectors of one width, or an extractor gave none: then get tells what they are.
+        """
+        known = {clip_id: key for clip_id in clip_ids if (key := self._keys.get((clip_id, stream))) is not None}
+        found = self._opened().get_vectors(list(known.values())) if known else None
+        return None if found is None else dict(zip(known, found, strict=True))
 
     def example(self, stream: str) -> Signal | None:
         """Gives the stream of the first clip that has it; None where none has."""

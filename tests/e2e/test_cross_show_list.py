@@ -164,18 +164,33 @@ def test_a_broken_video_is_named_by_check_and_by_faces(shown: Shown):
     assert f"{name}.mp4" in said
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("mersuite score track=cross pred=absent.zip target=demo_mer/track1_test.csv", r"absent\.zip: no such file"),
-        ("mersuite score track=cross pred=demo_mer/dialogue.csv target=demo_mer/track1_test.csv", r"expected name,discrete|have no prediction"),
-        ("mersuite export track=cross pred=cross.jsonl out=answer.zip", r"answer\.zip exists; .*overwrite=true"),
-        ("mersuite fit track=cross data.root=demo_mer cross.system=listner run.dir=runs/new", r"cross\.system: got 'listner'; did you mean 'listener'"),
-        ("mersuite fit track=cross data.root=demo_mer model.fusion=atention run.dir=runs/new", r"no fusion 'atention'; did you mean 'attention'"),
-        ("mersuite fit track=cross data.root=demo_mer store.path=store_mer model.encoders.face=null run.dir=runs/new evaluate=listener", r"evaluate: listener cannot be had: cross\.other hides every stream"),
-        ("mersuite prepare track=cross data.root=demo_mer store.path=store_new features.x.name=npy features.x.folder=made-up-audio-UT", r"made-up-audio-UT"),
-    ],
-)  # fmt: skip
-def test_mistake_is_told_in_one_line(shown: Shown, command: str, message: str):
-    assert re.search(message, shown.refused(command))
+DATA = "track=cross data.root=demo_mer store.path=store_mer"
+MISTAKES = {
+    "score track=cross pred=absent.zip target=demo_mer/track1_test.csv": r"absent\.zip: no such file",
+    "export track=cross pred=cross.jsonl out=answer.zip": r"answer\.zip exists; .*overwrite=true",
+    f"fit {DATA} run.dir=runs/new cross.system=listner": r"cross\.system: got 'listner'; did you mean 'listener'",
+    f"fit {DATA} run.dir=runs/new model.fusion=atention": r"no fusion 'atention'; did you mean 'attention'",
+    f"fit {DATA} run.dir=runs/new model.encoders.face=null evaluate=listener": r"listener cannot be had: .*hides every",
+    f"fit {DATA} run.dir=runs/new cross.own.face=face_speeker": r"writes the stream 'face_speeker'; did you mean",
+    f"prepare {DATA} features.x.name=npy features.x.folder=made-up-audio-UT": r"made-up-audio-UT\b.*made-up-audio-UTT",
+    f"prepare {DATA} features.x.name=speech features.x.model=nowhere/at/all": r"nowhere/at/all",
+    "check track=cross data.root=nowhere": r"data\.root: nowhere does not exist",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistake_is_told_in_one_line(shown: Shown, command: str):
+    assert re.search(MISTAKES[command], shown.refused(f"mersuite {command}"))
     assert not (shown.folder / "runs" / "new").exists()
+
+
+@pytest.mark.parametrize("column", ["discrete", "name"])
+def test_tables_that_do_not_fit_the_candidates_are_refused(shown: Shown, column: str):
+    with zipfile.ZipFile(shown.folder / "answer.zip") as archive:
+        lines = archive.read("answer.csv").decode().splitlines()
+    name, label = lines[1].split(",")
+    lines[1] = f"{name},joyful" if column == "discrete" else f"nobody,{label}"
+    (shown.folder / "other.csv").write_text("\n".join(lines) + "\n")
+    said = shown.refused("mersuite score track=cross pred=other.csv target=demo_mer/track1_test.csv")
+    expected = f"{name} has the label 'joyful'" if column == "discrete" else f"have no prediction: {name}"
+    assert expected in said
