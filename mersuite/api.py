@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mersuite.faces.folder import FacesReport
     from mersuite.prepare import Coverage
     from mersuite.sweep import SweepResult
-    from mersuite.track import CheckRow, TrackData
+    from mersuite.track import CheckRow, Track, TrackData
     from mersuite.training.run import FitResult
 
 
@@ -158,11 +158,18 @@ def fit(run_config: RunConfig) -> FitResult:
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config, "train")
-    require_samples(data, "train")
+    data = _training_data(track, run_config)
     plan_run(track, run_config, [sample for sample in data.samples if sample.target])  # faults show before long work
     with started_run(run_config) as folder:
         return run_evaluations(track, run_config, data, ready_reader(run_config, data), folder)
+
+
+def _training_data(track: Track, run_config: RunConfig) -> TrackData:
+    from mersuite.training.unlabelled import with_unlabelled
+
+    data = track.read(run_config, "train")
+    require_samples(data, "train")
+    return with_unlabelled(track, run_config, data)
 
 
 def require_samples(data: TrackData, split: str) -> None:
@@ -209,6 +216,7 @@ def predict(
     from mersuite.prepare.ready import ready_reader
     from mersuite.provenance import versions
     from mersuite.training.pretrain import pretrained_on
+    from mersuite.training.unlabelled import taught_lines
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"out: predictions are written as .jsonl, got {out}; `mersuite export` makes other formats")
@@ -240,7 +248,7 @@ def predict(
         "num_models": len(checkpoints),
         "evaluation": first.evaluation,
         "traits": dict(header.traits),
-        "notes": [lacking_note(lacking)] if lacking else [],
+        "notes": [*([lacking_note(lacking)] if lacking else []), *taught_lines(checkpoints)],
     }
 
 
@@ -344,8 +352,7 @@ def sweep(run_config: RunConfig) -> SweepResult:
 
     _set_threads(run_config)
     track = registry.load(run_config.track)
-    data = track.read(run_config, "train")
-    require_samples(data, "train")
+    data = _training_data(track, run_config)
     plan_sweep(track, run_config, data)  # faults show before the long work
     return run_sweep(track, run_config, data, ready_reader(run_config, data))
 

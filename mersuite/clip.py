@@ -140,6 +140,7 @@ class Batch:
         target: Name to tensor with batch first; empty at prediction.
         weight: (batch,) float32, the samples' loss weights; None means all 1.
         texts: Name to one string a row, for heads that read text.
+        progress: Share of the training that is done, from 0 to 1; 0 outside training.
     """
 
     keys: Sequence[WindowKey]
@@ -148,6 +149,7 @@ class Batch:
     target: dict[str, torch.Tensor] = field(default_factory=dict)
     weight: torch.Tensor | None = None
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    progress: float = 0.0
 
     def __len__(self) -> int:
         return len(self.keys)

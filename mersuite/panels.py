@@ -1,4 +1,4 @@
-"""What a track wants drawn in the report of a run, as plain data; `mersuite.report` draws it.
+"""What a track wants drawn in the report of a run or shown by `mersuite check`, as plain data.
 
 Why data and not figures: tracks then need no plotting package, and every track's report looks alike.
 """
@@ -9,6 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRow:
+    """One line of `mersuite check`.
+
+    Attributes:
+        name: What was counted or tested.
+        found: What is there.
+        expected: The published figure or the rule; "" where there is none.
+        ok: True, False for a fault that stops a run, None for a remark.
+        hint: What cures it; "" when nothing needs curing.
+    """
+
+    name: str
+    found: str
+    expected: str = ""
+    ok: bool | None = True
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,14 +22,7 @@ import numpy as np
 import yaml
 
 from mersuite import registry
-from mersuite.config import (
-    RunConfig,
-    changes,
-    load_run_config,
-    part_places_of,
-    to_plain,
-    with_overrides,
-)
+from mersuite.config import RunConfig, changes, load_run_config, part_places_of, to_plain, with_overrides
 from mersuite.data.splits import Fold
 from mersuite.errors import ConfigError
 from mersuite.inference import Checkpoint, answer_with
@@ -174,6 +167,7 @@ def run_sweep(track: Track, config: RunConfig, data: TrackData, reader: FeatureR
             fold=folds[0],
             folder=folder,
             progress=progress,
+            unlabelled=data.unlabelled,
         )
         name = config.sweep.study or f"{track.name}-{evaluation.name}"
         searches = [FoldSearch(replace(base, fold=fold), space, storage, name) for fold in folds]
@@ -341,8 +335,9 @@ def _identity(run: FoldRun, space: Mapping[str, Dimension]) -> str:
     """Fingerprint of what all trials of one study must share."""
     import hashlib
 
+    unlabelled = [[sample.sample_id for sample in run.unlabelled]] if run.unlabelled else []
     content = {
-        "rows": [run.fold.train, run.fold.val, run.fold.held_out],
+        "rows": [run.fold.train, run.fold.val, run.fold.held_out, *unlabelled],
         "space": plain(space),
         "config": comparable(to_plain(run.config)),
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from mersuite.clip import Clip, Output, Prediction, Sample, Signal
 from mersuite.errors import ConfigError
+from mersuite.panels import CheckRow as CheckRow
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from mersuite.clip import Batch
     from mersuite.config import RunConfig
+    from mersuite.data.unlabelled import Unlabelled
     from mersuite.inference import Checkpoint
     from mersuite.models.base import BuildContext, Fused
     from mersuite.panels import PublishedFigure, Section
@@ -39,6 +41,7 @@ class TrackData:
         notes: Things a user should know: counts, what was missing or skipped; shown once.
         caveat: What every score on these data must say, such as "simulated targets"; joins each evaluation's protocol.
         row_ids: Rows that a submission must hold, in the organisers' order; () for every row of every sample in order.
+        unlabelled: Samples of another split that training may see, without targets (Track.unlabelled); no reader's.
     """
 
     clips: tuple[Clip, ...]
@@ -46,25 +49,7 @@ class TrackData:
     notes: tuple[str, ...] = ()
     caveat: str = ""
     row_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckRow:
-    """One line of `mersuite check`.
-
-    Attributes:
-        name: What was counted or tested.
-        found: What is there.
-        expected: The published figure or the rule; "" where there is none.
-        ok: True, False for a fault that stops a run, None for a remark.
-        hint: What cures it; "" when nothing needs curing.
-    """
-
-    name: str
-    found: str
-    expected: str = ""
-    ok: bool | None = True
-    hint: str = ""
+    unlabelled: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +213,14 @@ class Track(ABC):
         """Writes small data in the organisers' layout and gives a summary."""
 
     # ---- learning
+    def unlabelled(self, config: RunConfig) -> Unlabelled | None:
+        """Says what the configured system sees in training without labels; None for nothing.
+
+        Fitted.target is then asked for such samples, too, and gives what losses leave out: a negative class, or NaN.
+        Each system that sees some says in its protocol and traits that it is transductive.
+        """
+        return None
+
     @abstractmethod
     def fitted(self, config: RunConfig) -> Fitted:
         """Gives the unfitted parts of the configured system."""

@@ -6,6 +6,7 @@ before. Trainer(use_distributed_sampler=False) is assumed, because the samplers 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -75,6 +76,63 @@ class ShuffledWindows(Sampler[WindowKey]):
         return window._replace(start_s=start_s)
 
 
+class MixedBatches(Sampler[list[WindowKey]]):
+    """Batches of labelled windows with unlabelled ones behind them.
+
+    Labelled windows stand in the batches in which they would stand alone. Unlabelled ones are spread evenly over an
+    epoch, in the given share of all rows, and none comes a second time before all have come once, over all epochs.
+    What an epoch holds depends on the seeds and the epoch only.
+
+    Args:
+        labelled: Their order.
+        unlabelled: Theirs; one of its epochs is a pass over all of them.
+        batch_size: Labelled windows of a batch.
+        share: Share of unlabelled rows, between 0 and 1.
+    """
+
+    def __init__(
+        self, labelled: ShuffledWindows, unlabelled: ShuffledWindows, *, batch_size: int, share: float
+    ) -> None:
+        self._labelled = labelled
+        self._unlabelled = unlabelled
+        self._batch_size = batch_size
+        self._ratio = share / (1.0 - share)
+        self._epoch = 0
+
+    @property
+    def sampler(self) -> MixedBatches:
+        """Itself: Lightning sets the epoch of a batch sampler's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch."""
+        self._epoch = epoch
+        self._labelled.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self._labelled) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[WindowKey]]:
+        others = self._others(self._epoch * self._num_others(len(self._labelled)))
+        keys = iter(self._labelled)
+        for first in range(0, len(self._labelled), self._batch_size):
+            batch = list(itertools.islice(keys, self._batch_size))
+            count = self._num_others(first + len(batch)) - self._num_others(first)
+            yield batch + list(itertools.islice(others, count))
+
+    def _num_others(self, num_labelled: int) -> int:
+        """Unlabelled windows that come along with the first so many labelled ones of an epoch."""
+        return round(self._ratio * num_labelled)
+
+    def _others(self, start: int) -> Iterator[WindowKey]:
+        """Gives unlabelled windows without end, from a place in the sequence of all passes."""
+        number, skipped = divmod(start, len(self._unlabelled))
+        while True:
+            self._unlabelled.set_epoch(number)
+            yield from itertools.islice(self._unlabelled, skipped, None)
+            number, skipped = number + 1, 0
+
+
 class RankShare(Sampler[int]):
     """This rank's part of the positions 0 to length - 1, in order: every one in exactly one rank.
 
@@ -101,19 +159,50 @@ def train_loader(
     seed: int,
     rank: int,
     world_size: int,
+    unlabelled: Sequence[Sample] = (),
+    share: float = 0.0,
 ) -> DataLoader:
     """Gives shuffled training batches, with window starts shifted by up to half a stride where data.jitter is set.
 
     Why half a stride: the shifted windows of a sample then still cover all of its seconds about evenly.
+
+    Args:
+        config: data.*, trainer.batch_size, runtime.* and the streams of model.encoders are read.
+        samples: Training samples.
+        reader: Gives stored streams.
+        target_of: What the network is trained towards, for unlabelled samples too.
+        seed: With the epoch, decides order and shifts.
+        rank: This process's place among world_size.
+        world_size: Processes that share an epoch.
+        unlabelled: Samples without a truth that come along, behind trainer.batch_size labelled rows of a batch.
+        share: Their share of all rows; 0 leaves them out.
     """
-    dataset = WindowDataset(samples, _plan(config, samples), reader, config.model.encoders, target_of)
+    is_mixed = bool(unlabelled) and share > 0
+    mixed = [*samples, *unlabelled] if is_mixed else list(samples)
+    dataset = WindowDataset(mixed, _plan(config, mixed), reader, config.model.encoders, target_of)
+    labelled = _shuffled(config, samples, seed=seed, rank=rank, world_size=world_size)
+    if not is_mixed:
+        return _loader(config, dataset, labelled, seed)
+    other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    others = _shuffled(config, unlabelled, seed=other_seed, rank=rank, world_size=world_size)
+    batches = MixedBatches(labelled, others, batch_size=config.trainer.batch_size, share=share)
+    return _loader(config, dataset, batches, seed)
+
+
+def _shuffled(
+    config: RunConfig, samples: Sequence[Sample], *, seed: int, rank: int, world_size: int
+) -> ShuffledWindows:
     window_s, stride_s = config.data.window_s, config.data.stride_s or config.data.window_s
     jitter_s = int(stride_s // 2) if config.data.jitter and window_s is not None and stride_s is not None else 0
     last_starts_s = {item.sample_id: last_start_s(item, window_s) for item in samples} if window_s is not None else {}
-    sampler = ShuffledWindows(
-        dataset.windows, seed=seed, jitter_s=jitter_s, last_starts_s=last_starts_s, rank=rank, world_size=world_size
+    return ShuffledWindows(
+        _plan(config, samples),
+        seed=seed,
+        jitter_s=jitter_s,
+        last_starts_s=last_starts_s,
+        rank=rank,
+        world_size=world_size,
     )
-    return _loader(config, dataset, sampler, seed)
 
 
 def eval_loader(
@@ -149,10 +238,12 @@ def _plan(config: RunConfig, samples: Sequence[Sample]) -> list[WindowKey]:
 
 
 def _loader(config: RunConfig, dataset: WindowDataset, sampler: Sampler, seed: int) -> DataLoader:
+    is_mixed = isinstance(sampler, MixedBatches)
     return DataLoader(
         dataset,
-        batch_size=config.trainer.batch_size,
-        sampler=sampler,
+        batch_size=1 if is_mixed else config.trainer.batch_size,  # 1 is what PyTorch wants beside a batch sampler
+        sampler=None if is_mixed else sampler,
+        batch_sampler=sampler if is_mixed else None,
         num_workers=config.runtime.num_workers,
         collate_fn=as_is,
         persistent_workers=config.runtime.num_workers > 0,
@@ -173,6 +264,8 @@ class WindowDataModule(pl.LightningDataModule):
         target_of: What the network is trained towards; None for batches without targets.
         seed: With the epoch, decides the order and the shifts of training windows.
         known: As of WindowDataset, for validation samples that are asked without a stream.
+        unlabelled: Samples without a truth that come along in training batches.
+        share: Their share of a training batch.
     """
 
     def __init__(
@@ -185,6 +278,8 @@ class WindowDataModule(pl.LightningDataModule):
         target_of: TargetOf | None,
         seed: int,
         known: Mapping[str, StreamInfo] | None = None,
+        unlabelled: Sequence[Sample] = (),
+        share: float = 0.0,
     ) -> None:
         super().__init__()
         self._config = config
@@ -194,6 +289,8 @@ class WindowDataModule(pl.LightningDataModule):
         self._target_of = target_of
         self._seed = seed
         self._known = known
+        self._unlabelled = unlabelled
+        self._share = share
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -209,6 +306,8 @@ class WindowDataModule(pl.LightningDataModule):
             seed=self._seed,
             rank=rank,
             world_size=world_size,
+            unlabelled=self._unlabelled,
+            share=self._share,
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -14,7 +14,8 @@ from mersuite.clip import Output, Sample
 from mersuite.config import RunConfig
 from mersuite.data.datamodule import WindowDataModule
 from mersuite.data.splits import Fold
-from mersuite.errors import ConfigError
+from mersuite.data.unlabelled import apart_from
+from mersuite.errors import ConfigError, DataError
 from mersuite.inference import (
     Checkpoint,
     build_network,
@@ -57,6 +58,7 @@ class FoldRun:
         folder: Where checkpoints go.
         report: Called with (epoch, monitored value) after each epoch; may raise to stop.
         progress: Shows steps where given.
+        unlabelled: Samples that training may see without labels, for tracks that ask for some (Track.unlabelled).
     """
 
     track: Track
@@ -68,10 +70,37 @@ class FoldRun:
     folder: Path
     report: ReportFunction | None = None
     progress: RunProgress | None = None
+    unlabelled: tuple[Sample, ...] = ()
 
     def rows(self, ids: Sequence[str]) -> list[Sample]:
         """Samples by their ids."""
         return [self.samples[item] for item in ids]
+
+    def unlabelled_rows(self) -> list[Sample]:
+        """Unlabelled samples that the configured system sees in training, as the track asks them.
+
+        Those that share a group of cv.by with validation or held-out rows stay away.
+
+        Raises:
+            ConfigError: If the system asks for some and they were not read.
+            DataError: If none is left.
+        """
+        use = self.track.unlabelled(self.config)
+        if use is None:
+            return []
+        if not self.unlabelled:
+            raise ConfigError(
+                f"{self.evaluation} sees split {use.split} without labels in training, and it was not read: options "
+                "that need it cannot be switched on by fold_overrides or a search space; set them in the configuration"
+            )
+        others = self.rows((*self.fold.val, *self.fold.held_out))
+        kept = apart_from(self.unlabelled, others, self.config.cv.by)
+        if not kept:
+            raise DataError(
+                f"all samples of split {use.split} share a {' or '.join(self.config.cv.by)} with rows that are held "
+                "out; training cannot see any of them: change cv.by, or switch the options off that need them"
+            )
+        return [self.track.as_asked(self.config, sample) for sample in kept]
 
 
 def seed_of(seed: int, evaluation: str, fold: int) -> int:
@@ -91,12 +120,13 @@ def train_fold(run: FoldRun) -> Checkpoint:
     Raises:
         ConfigError: If the folder holds a fold of other data.
     """
+    from mersuite.training.rounds import tidy_rounds, train_rounds
+
     claim_fold(run)
     start = start_fold(run)
-    network = start.network
-    if network is not None and start.context is not None:
-        network = _train_network(run, network, start.context, start.fitted, start.train, start.val)
-    return finish_fold(run, start, network)
+    checkpoint = finish_fold(run, start, None if start.network is None else train_rounds(run, start, start.network))
+    tidy_rounds(run.folder)
+    return checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +139,8 @@ class FoldStart:
         fitted: Fitted parts after fit.
         network: The untrained network; None for systems without one.
         context: What it was built for.
-        unlabelled: Unlabelled samples that it sees in training.
+        unlabelled: Unlabelled samples that it sees in training, as the track asks them; those with none of its streams
+            are left out.
     """
 
     train: Sequence[Sample]
@@ -132,15 +163,46 @@ def start_fold(run: FoldRun, context: BuildContext | None = None) -> FoldStart:
     val = [run.track.as_asked(run.config, sample) for sample in run.rows(run.fold.val)]
     fitted = run.track.fitted(run.config)
     fitted.fit(train, val, run.reader.get)
-    network = None
+    network, unlabelled = None, []
     if run.track.uses_network(run.config):
         if context is None:
             context = build_context(run.track, run.config, run.reader, train)
         context = replace(context, classes=fitted.classes)
         network = build_network(run.track, run.config, context, fitted)
+        unlabelled = _with_streams(run, train, run.unlabelled_rows())
     return FoldStart(
-        train=train, val=val, fitted=fitted, network=network, context=None if network is None else context
+        train=train,
+        val=val,
+        fitted=fitted,
+        network=network,
+        context=None if network is None else context,
+        unlabelled=unlabelled,
     )
+
+
+def _with_streams(run: FoldRun, train: Sequence[Sample], unlabelled: Sequence[Sample]) -> list[Sample]:
+    """Gives the unlabelled samples that have a stream of the model, checked against the training samples.
+
+    Raises:
+        DataError: If there are some and none has, or a stream is another one than the training samples have.
+    """
+    streams = run.config.model.encoders
+    kept = [
+        sample
+        for sample in unlabelled
+        if any(
+            (stored := sample.stored(stream)) is not None and run.reader.get(sample.clip_id, stored) is not None
+            for stream in streams
+        )
+    ]
+    if unlabelled and not kept:
+        raise DataError(
+            f"none of {len(unlabelled)} unlabelled samples, such as {unlabelled[0].sample_id!r}, has one of the "
+            f"streams {', '.join(streams)}; `mersuite check` lists what is there"
+        )
+    if kept:
+        describe_streams(run.reader, [*train, *kept], streams, may_lack=True)
+    return kept
 
 
 def finish_fold(run: FoldRun, start: FoldStart, network: Network | None) -> Checkpoint:
@@ -210,14 +272,8 @@ def build_context(
     )
 
 
-def _train_network(
-    run: FoldRun,
-    network: Network,
-    context: BuildContext,
-    fitted: Fitted,
-    train: Sequence[Sample],
-    val: Sequence[Sample],
-) -> Network:
+def train_network(run: FoldRun, start: FoldStart, network: Network) -> Network:
+    """Trains a network on the rows of `start`; gives it in evaluation mode, with its best weights."""
     from mersuite.training.module import SupervisedModule
     from mersuite.training.trainer import BEST_WEIGHTS
 
@@ -231,6 +287,7 @@ def _train_network(
                 "model.freeze_encoders: needs model.pretrained=FILE; untrained encoders would stay untrained"
             )
         network.backbone.freeze_encoders()
+    fitted, val, use = start.fitted, start.val, run.track.unlabelled(run.config)
     targets = [run.track.answer_of(sample) for sample in val]
 
     def score_val(outputs: Sequence[Output]) -> Mapping[str, float]:
@@ -244,12 +301,14 @@ def _train_network(
         module = SupervisedModule(network, run.track, run.config, fitted, score_val)
         data = WindowDataModule(
             run.config,
-            train=train,
+            train=start.train,
             val=val,
             reader=run.reader,
             target_of=fitted.target,
             seed=seed_of(run.config.seed, run.evaluation, run.fold.index),
-            known=context.streams,
+            known=None if start.context is None else start.context.streams,
+            unlabelled=start.unlabelled,
+            share=0.0 if use is None else use.share,
         )
         _fit_network(run, module, data)
     state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
@@ -299,6 +358,8 @@ def claim_fold(run: FoldRun) -> None:
         ConfigError: If they differ.
     """
     sides = {side: run.rows(getattr(run.fold, side)) for side in ("train", "val", "held_out")}
+    if unlabelled := run.unlabelled_rows():
+        sides["unlabelled"] = unlabelled
     clip_ids = {sample.clip_id for samples in sides.values() for sample in samples}
     digests = {f"{side} rows or labels": samples_digest(samples) for side, samples in sides.items()}
     claim_folder(run.folder, {**digests, "signals": run.reader.signature(clip_ids)})

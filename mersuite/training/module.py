@@ -38,9 +38,11 @@ class SupervisedModule(pl.LightningModule):
         self._fitted = fitted
         self._score_val = score_val
         self._val_outputs: list[Output] = []
+        self._num_steps = 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Gives the sum of the track's and the fusion's loss terms, and logs each."""
+        batch.progress = self.global_step / self._num_steps
         batch = self._track.augment(self._run_config, batch)
         output, fused = self.network(batch)
         terms = {**self._track.loss(self._run_config, output, fused, batch, self._fitted), **fused.losses}
@@ -70,6 +72,6 @@ class SupervisedModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the configured optimiser with its schedule stepped after every optimiser step."""
         optimizer = build_optimizer(self.network, self._run_config.optim)
-        num_steps = max(1, int(self.trainer.estimated_stepping_batches))
+        num_steps = self._num_steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule_factor(self._run_config.optim, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from mersuite.clip import Output, Sample, WindowKey
+from mersuite.clip import Output, Prediction, Sample, WindowKey
+from mersuite.data.collate import IGNORED_CLASS
+from mersuite.data.unlabelled import Guess, Teacher
 from mersuite.errors import DataError
+from mersuite.schema import plain
 from mersuite.track import Fitted, ReadFeatures
 from tracks.cross.head import LOGITS, TARGET
 from tracks.cross.options import CrossConfig
+from tracks.cross.pseudo_labels import Taken, take
+from tracks.cross.roles import OTHER, ROLE
+from tracks.cross.transfer import ROLE_TARGET
 
 
-class CrossFitted(Fitted):
-    """Labels and their shares in the training rows.
+class CrossFitted(Fitted, Teacher):
+    """Labels and their shares in the training rows, and which labels were guessed for candidates.
 
     Args:
         options: The system.
@@ -26,6 +32,7 @@ class CrossFitted(Fitted):
         self.options = options
         self._labels: tuple[str, ...] = options.labels
         self.shares: np.ndarray = np.zeros(len(self._labels), dtype=np.float32)
+        self.taken: tuple[Taken, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -40,8 +47,13 @@ class CrossFitted(Fitted):
         self.shares = np.array([found[label] for label in self._labels], dtype=np.float32) / max(1, found.total())
 
     def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
-        """Gives {"emotion": index}; int64."""
-        return {TARGET: np.asarray(self._labels.index(label_of(sample)), dtype=np.int64)}
+        """Gives {"emotion": index}, int64; where roles are aligned, also {"role": 0 or 1}, and -100 for a candidate."""
+        aligns = self.options.align != "none"
+        index = IGNORED_CLASS if aligns and not sample.target else self._labels.index(label_of(sample))
+        target = {TARGET: np.asarray(index, dtype=np.int64)}
+        if aligns:
+            target[ROLE_TARGET] = np.asarray(sample.groups.get(ROLE) == OTHER, dtype=np.int64)
+        return target
 
     @property
     def loss_weights(self) -> np.ndarray | None:
@@ -55,6 +67,23 @@ class CrossFitted(Fitted):
 
     def calibrate(self, val: Sequence[tuple[Sample, Output]], train: Sequence[tuple[Sample, Output]] = ()) -> None:
         """Chooses nothing."""
+
+    @property
+    def num_rounds(self) -> int:
+        """As cross.pseudo_labels says."""
+        return 0 if self.options.pseudo_labels is None else self.options.pseudo_labels.rounds
+
+    def teach(self, val: Sequence[Prediction], unlabelled: Sequence[Prediction]) -> Mapping[str, Guess]:
+        """Gives the labels of the candidates of which the network is sure enough."""
+        if self.options.pseudo_labels is None:
+            return {}
+        guesses, taken = take(self.options.pseudo_labels, val, unlabelled, target=TARGET, labels=self._labels)
+        self.taken = (*self.taken, taken)
+        return guesses
+
+    def taught(self) -> Sequence[str]:
+        """Says what was taken, a line a round."""
+        return [f"pseudo-labels, round {number}: {item.sentence()}" for number, item in enumerate(self.taken, start=1)]
 
     def apply(self, sample: Sample, output: Output | None) -> Output:
         """Gives a score for each label by name; without a network the logarithm of its share.
@@ -72,13 +101,14 @@ class CrossFitted(Fitted):
         return Output(key=key, values={label: score.reshape(()) for label, score in named})
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Gives the shares, and the labels' names."""
-        return {"shares": self.shares}, {"labels": list(self._labels)}
+        """Gives the shares, the labels' names, and what was guessed for candidates."""
+        return {"shares": self.shares}, {"labels": list(self._labels), "taken": [plain(item) for item in self.taken]}
 
     def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Restores what state gave."""
         self._labels = tuple(values["labels"])
         self.shares = np.asarray(arrays["shares"], dtype=np.float32)
+        self.taken = tuple(Taken(**item) for item in values.get("taken", ()))
 
 
 def label_of(sample: Sample) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mersuite.formats.mer2026 import EMOTIONS as LABELS
 from mersuite.schema import require_all
+from tracks.cross.pseudo_labels import PseudoLabelConfig
 
 ASKS = ("next", "current")
 """What may be asked of a dialogue."""
@@ -27,6 +28,8 @@ class DialogueConfig:
         names: Show who speaks by name, and not only whether it is the person who is asked about.
         emotions: Show the true emotions of earlier turns. Why off: whoever listens is not told them. The systems that
             copy an emotion are; with true, network and copies know the same.
+        earlier_weight: Weight, in training, of telling the emotions of the earlier turns that are seen as well; 0 leaves
+            that out. Why: what words tell is learned from every turn then, and not only through the turn after it.
     """
 
     ask: Literal["next", "current"] = "next"
@@ -34,9 +37,13 @@ class DialogueConfig:
     words: bool = True
     names: bool = True
     emotions: bool = False
+    earlier_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        require_all((self.context >= 0, f"context: need 0 or more earlier turns, got {self.context}"))
+        require_all(
+            (self.context >= 0, f"context: need 0 or more earlier turns, got {self.context}"),
+            (self.earlier_weight >= 0, f"earlier_weight: need 0 or more, got {self.earlier_weight}"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,14 @@ class CrossConfig:
         label_smoothing: Share of the truth that is spread over all labels.
         prior: What labels are expected to be as frequent as: train (as in training), uniform, or estimate (from the
             answers to all asked rows together, by expectation maximisation; label-free, but transductive).
+        align: How the fused vectors of listeners (the candidates, without labels) are made to look like those of the
+            training rows: none, coral (equal covariances) or adversarial (a classifier must not tell the role). The run
+            is transductive then. Under `listener`, of the training rows those count that are silenced, as long as
+            `silence` silences any. Why: they lack what listeners lack, and what else differs is the role.
+        align_weight: Weight of the alignment in the loss.
+        align_share: Share of candidates in a training batch, beside trainer.batch_size training rows.
+        pseudo_labels: When labels that were guessed for candidates are learned from, by a rule that validation rows
+            fix; null never. The run is transductive then, too.
         head_dropout: Dropout on the fused vector before the last layer.
         check_clips: How many clips `mersuite check` opens; 0 opens all.
         dialogue: What is asked of dialogues; null where the data are clips.
@@ -78,6 +93,10 @@ class CrossConfig:
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     label_smoothing: float = 0.0
     prior: Literal["train", "uniform", "estimate"] = "train"
+    align: Literal["none", "coral", "adversarial"] = "none"
+    align_weight: float = 1.0
+    align_share: float = 0.5
+    pseudo_labels: PseudoLabelConfig | None = None
     head_dropout: float = 0.1
     check_clips: int = 200
     dialogue: DialogueConfig | None = None
@@ -88,6 +107,20 @@ class CrossConfig:
             (not twice and all(self.labels), f"labels: need different names, got {', '.join(self.labels)}"),
             (0 <= self.silence < 1, f"silence: need 0 <= chance < 1, got {self.silence}"),
             (0 <= self.label_smoothing < 1, f"label_smoothing: need 0 <= share < 1, got {self.label_smoothing}"),
+            (
+                self.align_weight > 0,
+                f"align_weight: need a weight above 0, got {self.align_weight}; align=none aligns not",
+            ),
+            (0 < self.align_share < 1, f"align_share: need 0 < share < 1, got {self.align_share}"),
+            (
+                self.pseudo_labels is None or self.system == "listener" or all(self.other.values()),
+                "pseudo_labels: need system=listener, whose validation rows are asked as candidates are, without what "
+                f"cross.other hides; got system={self.system}",
+            ),
+            (
+                self.dialogue is None or (self.align == "none" and self.pseudo_labels is None),
+                "align, pseudo_labels: for candidates of clips; dialogues have none, take them out",
+            ),
             (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
             (self.check_clips >= 0, f"check_clips: need 0 or more, got {self.check_clips}"),
             (

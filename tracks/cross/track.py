@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mersuite.clip import Output, Prediction, Sample
-from mersuite.config import RunConfig
+from mersuite.config import RunConfig, with_overrides
+from mersuite.data.unlabelled import Unlabelled
 from mersuite.errors import ConfigError, did_you_mean
 from mersuite.formats.mer2026 import read_names
 from mersuite.panels import PublishedFigure, Section
 from mersuite.schema import plain
 from mersuite.track import CheckRow, ClassLoss, Evaluation, Fitted, ScoreRequest, Track, TrackData
+from tracks.cross.ablations import ablations, overrides_off, with_seen
 from tracks.cross.dialogue import STREAM, of_same_question
+from tracks.cross.dialogue_head import DialogueHead, earlier_losses
 from tracks.cross.dialogue_systems import DialogueFitted, dialogue_evaluations
 from tracks.cross.fake import FakeConfig, write_fake
 from tracks.cross.figures import cross_sections
@@ -25,9 +28,10 @@ from tracks.cross.options import CrossConfig
 from tracks.cross.prior import estimate_shares, shifted
 from tracks.cross.published import PUBLISHED
 from tracks.cross.reader import STREAMS, read_cross
-from tracks.cross.roles import as_listener, hidden_of_listener, sources_of
+from tracks.cross.roles import OTHER, ROLE, as_listener, hidden_of_listener, sources_of
 from tracks.cross.scores import emotion_metrics, score_tables
 from tracks.cross.submission import read_answers, write_answers
+from tracks.cross.transfer import alignment
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +69,14 @@ class CrossTrack(Track):
         return write_fake(config, out)
 
     # ---- learning
+    def unlabelled(self, config: RunConfig) -> Unlabelled | None:
+        """Candidates whose labelled person listens, for cross.align and cross.pseudo_labels."""
+        options: CrossConfig = config.options
+        if not self.uses_network(config) or (options.align == "none" and options.pseudo_labels is None):
+            return None
+        share = options.align_share if options.align != "none" else 0.0
+        return Unlabelled(split="test", where={ROLE: OTHER}, share=share)
+
     def fitted(self, config: RunConfig) -> Fitted:
         """Gives labels and their shares, unfitted."""
         return CrossFitted(config.options) if config.options.dialogue is None else DialogueFitted(config.options)
@@ -106,16 +118,27 @@ class CrossTrack(Track):
         }
         return replace(batch, masks={**batch.masks, **masks}, streams={**batch.streams, **streams})
 
-    def build_head(self, config: RunConfig, width: int, context: BuildContext, fitted: Fitted) -> CrossHead | None:
+    def build_head(
+        self, config: RunConfig, width: int, context: BuildContext, fitted: Fitted
+    ) -> CrossHead | DialogueHead | None:
         """Gives a linear map to one logit a label."""
         if not self.uses_network(config):
             return None
-        return CrossHead(width, len(fitted.classes), dropout=config.options.head_dropout)
+        options: CrossConfig = config.options
+        if options.dialogue is not None:
+            return DialogueHead(
+                width,
+                len(fitted.classes),
+                dropout=options.head_dropout,
+                teaches_earlier=options.dialogue.earlier_weight > 0,
+            )
+        tells_roles = options.align == "adversarial"
+        return CrossHead(width, len(fitted.classes), dropout=options.head_dropout, tells_roles=tells_roles)
 
     def loss(
         self, config: RunConfig, output: Mapping[str, torch.Tensor], fused: Fused, batch: Batch, fitted: Fitted
     ) -> Mapping[str, torch.Tensor]:
-        """Gives cross entropy, with the configured weights of labels and smoothing."""
+        """Gives cross entropy, with the configured weights of labels and smoothing, and the alignment of roles."""
         import torch
 
         from mersuite.losses import cross_entropy
@@ -129,14 +152,26 @@ class CrossTrack(Track):
             class_weights=None if weights is None else torch.as_tensor(weights, device=logits.device),
             label_smoothing=config.options.label_smoothing,
         )
-        return {"cross_entropy": loss}
+        options: CrossConfig = config.options
+        if options.dialogue is not None:
+            return {"cross_entropy": loss, **earlier_losses(options.dialogue, output, batch)}
+        if options.align == "none":
+            return {"cross_entropy": loss}
+        return {"cross_entropy": loss, "align": options.align_weight * alignment(config, output, fused, batch)}
 
     def class_loss(self, config: RunConfig, fitted: Fitted) -> ClassLoss | None:
-        """Gives the cross entropy of a system that sees everything."""
-        return plain_loss(config.options, fitted) if isinstance(fitted, CrossFitted) else None
+        """Gives the cross entropy of a system that sees everything but candidates."""
+        if not isinstance(fitted, CrossFitted) or self.unlabelled(config) is not None:
+            return None
+        if config.options.dialogue is not None:
+            return None
+        return plain_loss(config.options, fitted)
 
     def evaluations(self, config: RunConfig) -> list[Evaluation]:
-        """Gives the configured system, the other ones, and each stream of the model alone."""
+        """Gives the configured system, its ablations, the other systems, and each stream of the model alone.
+
+        Candidates are seen in training by the configured system and its ablations alone.
+        """
         options: CrossConfig = config.options
         if options.dialogue is not None:
             return with_official(config, dialogue_evaluations(options))
@@ -149,24 +184,40 @@ class CrossTrack(Track):
             "own": "",
             "majority": "",
         }
+        off = overrides_off(options)
         rows = [
-            Evaluation(name=name, overrides={"cross.system": name}, protocol=protocol, unfit=unfit[name])
+            Evaluation(
+                name=name,
+                overrides={"cross.system": name, **({} if name == options.system else off)},
+                protocol=protocol,
+                unfit=unfit[name],
+            )
             for name, protocol in _PROTOCOLS.items()
         ]
         rows.sort(key=lambda item: item.name != options.system)
+        main = rows[0]
         encoders = config.model.encoders
         alone = [
             Evaluation(
                 name=f"only_{stream}",
                 overrides={
                     "cross.system": "own",
+                    **off,
                     **{f"model.encoders.{other}": None for other in encoders if other != stream},
                 },
                 protocol=f"{stream} alone, own clips",
             )
             for stream in (encoders if len(encoders) > 1 else ())
         ]
-        return with_official(config, [*rows, *alone])
+        found = with_official(config, [main, *ablations(config, main), *rows[1:], *alone])
+        return self._say_what_is_seen(config, found) if off else found
+
+    def _say_what_is_seen(self, config: RunConfig, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+        configs = [with_overrides(config, item.overrides) for item in evaluations]
+        return [
+            item if self.unlabelled(its) is None else replace(item, protocol=with_seen(item.protocol, its.options))
+            for item, its in zip(evaluations, configs, strict=True)
+        ]
 
     def resampled_by(self, config: RunConfig) -> str:
         """Clips, or what folds go by, such as dialogues: clips of one dialogue are no draws of their own."""
@@ -177,8 +228,12 @@ class CrossTrack(Track):
         options: CrossConfig = config.options
         asked = {} if options.dialogue is None else {"dialogue": plain(options.dialogue)}
         chosen = {"selects_on_reported": True} if options.protocol == OFFICIAL else {}
-        transductive = options.prior == "estimate"
-        return {"system": options.system, "prior": options.prior, "transductive": transductive, **asked, **chosen}
+        seen = {} if self.unlabelled(config) is None else {"align": options.align}
+        if seen and options.pseudo_labels is not None:
+            seen = {**seen, "pseudo_labels": plain(options.pseudo_labels)}
+        transductive = options.prior == "estimate" or bool(seen)
+        facts = {"system": options.system, "prior": options.prior, "transductive": transductive}
+        return {**facts, **seen, **asked, **chosen}
 
     # ---- answers
     def adjust(self, config: RunConfig, outputs: Mapping[str, Output]) -> Mapping[str, Output]:
