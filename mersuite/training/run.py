@@ -11,10 +11,11 @@ from mersuite.clip import Prediction, Sample
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.dataset import example_of
 from mersuite.data.splits import Fold, check_folds, make_folds
+from mersuite.data.unlabelled import Teacher
 from mersuite.data.windows import plan_windows
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.importance import channel_importance, mean_importance
-from mersuite.inference import answer_with, asked, load_checkpoint
+from mersuite.inference import Checkpoint, answer_with, asked, load_checkpoint
 from mersuite.metrics.bootstrap import RowScorer, bootstrap_intervals
 from mersuite.predictions import PredictionHeader, read_predictions, write_predictions
 from mersuite.prepare import FeatureReader
@@ -89,6 +90,7 @@ class _Work:
     folder: RunWriter
     progress: RunProgress
     caveat: str
+    unlabelled: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,7 @@ def run_evaluations(
             folder=folder,
             progress=progress,
             caveat=data.caveat,
+            unlabelled=data.unlabelled,
         )
         for evaluation in chosen:
             entry = _new_entry(work, evaluation, plans[evaluation.name], is_main=evaluation is chosen[0])
@@ -203,7 +206,14 @@ def run_evaluations(
             write_json(folder.path / "metrics.json", metrics)
             collect_curves(folder, evaluations)
     _write_importance(work, evaluations[chosen[0].name])
-    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=(*data.notes, *plan.notes))
+    notes = (*data.notes, *plan.notes, *_taught(evaluations))
+    return FitResult(folder=folder.path, track=track, metrics=metrics, notes=notes)
+
+
+def _taught(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says which labels were guessed in training, by evaluation and fold."""
+    folds = [(name, fold) for name, entry in evaluations.items() for fold in entry["folds"]]
+    return [f"{name}, fold {fold['index']}: {line}" for name, fold in folds for line in fold.get("taught", ())]
 
 
 def _check_same_main(path: Path, before: Mapping[str, Mapping[str, Any]], name: str) -> None:
@@ -263,6 +273,7 @@ def _fold_run(work: _Work, evaluation: Evaluation, fold: Fold, entry: Mapping[st
         fold=fold,
         folder=work.folder.fold_folder(evaluation.name, fold.index, is_main=entry["main"]),
         progress=work.progress,
+        unlabelled=work.unlabelled,
     )
 
 
@@ -271,9 +282,10 @@ def _run_fold(
 ) -> list[Prediction]:
     run = _fold_run(work, evaluation, fold, entry)
     work.progress.start_fold(evaluation.name, fold.index, num_folds)
-    predictions = _fold_predictions(run)
+    predictions, checkpoint = _fold_predictions(run)
     work.progress.finish_fold()
-    entry["folds"].append(_fold_entry(work.folder, run))
+    taught = checkpoint.fitted.taught() if isinstance(checkpoint.fitted, Teacher) else ()
+    entry["folds"].append(_fold_entry(work.folder, run) | ({"taught": list(taught)} if taught else {}))
     return predictions
 
 
@@ -301,11 +313,11 @@ def _fold_entry(folder: RunWriter, run: FoldRun) -> dict[str, Any]:
     }
 
 
-def _fold_predictions(run: FoldRun) -> list[Prediction]:
+def _fold_predictions(run: FoldRun) -> tuple[list[Prediction], Checkpoint]:
     kept = run.folder / "held_out.jsonl"
     checkpoint = finished_fold(run)
     if checkpoint is not None and kept.is_file():
-        return read_predictions(kept, track=run.track.name)[1]
+        return read_predictions(kept, track=run.track.name)[1], checkpoint
     checkpoint = checkpoint or train_fold(run)
     predictions = answer_with(checkpoint, run.rows(run.fold.held_out), run.reader)
     if is_first_process():
@@ -313,7 +325,7 @@ def _fold_predictions(run: FoldRun) -> list[Prediction]:
             track=run.track.name, run="", evaluation=run.evaluation, split="oof", versions=versions()
         )
         write_predictions(kept, header, predictions)
-    return predictions
+    return predictions, checkpoint
 
 
 def _write_oof(work: _Work, evaluation: Evaluation, is_main: bool, predictions: Sequence[Prediction]) -> None:
