@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo demo-ps demo-cross test test-slow check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,10 @@ check: $(STAMP) ## style, types, imports between modules, documents
 bench: $(STAMP) ## measure speed; results belong in docs/log.md
 	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-demo: $(STAMP) ## demo data, fit, predict, export, score and report, all in demo/
-	rm -rf demo && mkdir demo
+demo: demo-ps demo-cross ## demo data, fit, predict, export, score and report of every track, all in demo/
+
+demo-ps: $(STAMP) ## the same for ps alone
+	rm -rf demo/data demo/store demo/run demo/*.html demo/ps.jsonl demo/predictions.csv demo/submission.zip && mkdir -p demo
 	$(BIN)/mersuite fake track=ps out=demo/data num_subjects=6 snr=1.0 seed=0
 	$(BIN)/mersuite check track=ps data.root=demo/data
 	$(BIN)/mersuite prepare track=ps data.root=demo/data store.path=demo/store
@@ -44,6 +46,20 @@ demo: $(STAMP) ## demo data, fit, predict, export, score and report, all in demo
 	@echo
 	@echo "submission: demo/submission.zip (code) and demo/predictions.csv (table)"
 	@echo "report:     demo/report.html"
+
+demo-cross: $(STAMP) ## the same for cross alone
+	rm -rf demo/cross && mkdir -p demo/cross
+	$(BIN)/mersuite fake track=cross out=demo/cross/data num_clips=60 seed=0
+	$(BIN)/mersuite check track=cross data.root=demo/cross/data
+	$(BIN)/mersuite prepare track=cross data.root=demo/cross/data store.path=demo/cross/store
+	$(BIN)/mersuite fit track=cross data.root=demo/cross/data store.path=demo/cross/store run.dir=demo/cross/run cv.folds=3 trainer.max_epochs=5
+	$(BIN)/mersuite predict ckpt=demo/cross/run data.root=demo/cross/data store.path=demo/cross/store split=test out=demo/cross/cross.jsonl
+	$(BIN)/mersuite export track=cross pred=demo/cross/cross.jsonl out=demo/cross/answer.zip
+	$(BIN)/mersuite score track=cross pred=demo/cross/answer.zip target=demo/cross/data/track1_test.csv
+	$(BIN)/mersuite report run=demo/cross/run out=demo/cross/report.html
+	@echo
+	@echo "submission: demo/cross/answer.zip"
+	@echo "report:     demo/cross/report.html"
 
 clean: ## remove demo output and caches, keep .venv
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
