@@ -6,6 +6,7 @@ cross.dialogue lets them be seen, and the turn itself with its words (ask=curren
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from tracks.cross.options import ASKS, DialogueConfig
 STREAM = "text.dialogue"
 LAST_OWN, LAST_PARTNER = "last_own", "last_partner"
 """Texts of a sample: the last true emotion before the turn of the person who is asked about, and of anybody else."""
+EARLIER = "earlier"
+"""Text of a sample: the true emotions of the earlier turns that are seen, as a JSON list; "" where one is not known."""
 RECIPE = "config=recipe/cross_dialogue.yaml"
 
 
@@ -58,7 +61,10 @@ def read_dialogue_data(config: RunConfig, split: str) -> TrackData:
                 sample_id=clip.clip_id,
                 clip_id=clip.clip_id,
                 groups=clip.groups,
-                texts=last_emotions(dialogue.turns, index),
+                texts={
+                    **last_emotions(dialogue.turns, index),
+                    EARLIER: _earlier(dialogue, index, dialogue_config),
+                },
                 target={TARGET: np.asarray(turn.emotion)} if turn.emotion else {},
             )
         )
@@ -147,6 +153,10 @@ def _clip_of(dialogue: Dialogue, index: int, config: DialogueConfig) -> Clip:
         media={STREAM: write_seen(seen_turns(dialogue.turns, index, config))},
         groups={"clip": name, "dialogue": dialogue.name, "speaker": turn.speaker},
     )
+
+
+def _earlier(dialogue: Dialogue, index: int, config: DialogueConfig) -> str:
+    return json.dumps([turn.emotion for turn in dialogue.turns[max(0, index - config.context) : index]])
 
 
 def _check_labels(dialogues: Sequence[Dialogue], labels: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mersuite.clip import Output, Sample, WindowKey
+from mersuite.data.collate import IGNORED_CLASS
 from mersuite.track import Evaluation, ReadFeatures
-from tracks.cross.dialogue import LAST_OWN, LAST_PARTNER
+from tracks.cross.dialogue import EARLIER, LAST_OWN, LAST_PARTNER
 from tracks.cross.fitted import CrossFitted, label_of
 from tracks.cross.options import CrossConfig
 
@@ -57,6 +59,15 @@ class DialogueFitted(CrossFitted):
             name: np.array([found[label] for label in self.classes], dtype=np.float32)
             for name, found in sorted(counts.items())
         }
+
+    def target(self, sample: Sample) -> Mapping[str, np.ndarray]:
+        """Gives {"emotion": index}, and {"earlier": (turn,)}, the emotions of the turns that are seen; int64.
+
+        The asked turn, which comes last, and emotions that are not known are IGNORED_CLASS in the second.
+        """
+        emotions = [*json.loads(sample.texts[EARLIER]), ""]
+        places = [self.classes.index(item) if item in self.classes else IGNORED_CLASS for item in emotions]
+        return {**super().target(sample), EARLIER: np.array(places, dtype=np.int64)}
 
     def apply(self, sample: Sample, output: Output | None) -> Output:
         """Gives a score for each label by name: the network's, the copied label's, or logarithms of shares."""

@@ -28,8 +28,8 @@ class DialogueConfig:
         names: Show who speaks by name, and not only whether it is the person who is asked about.
         emotions: Show the true emotions of earlier turns. Why off: whoever listens is not told them. The systems that
             copy an emotion are; with true, network and copies know the same.
-        earlier_weight: Weight, in training, of telling the emotions of the earlier turns that are seen as well; 0 leaves
-            that out. Why: what words tell is learned from every turn then, and not only through the turn after it.
+        earlier_weight: Weight, in training, of telling the emotions of the earlier turns that are seen as well; 0 for
+            none. Why: what words tell is learned from every turn then, and not only through the turn after it.
     """
 
     ask: Literal["next", "current"] = "next"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -26,8 +25,6 @@ class LstmConfig:
         input_norm: Standardise each feature with statistics of the training rows.
         input_dropout: Share of inputs dropped in training. Why 0.3: as for the perceptron, a ridge penalty, but a
             milder one, because each row is seen beside others that say the same.
-        give: `rows`: a token a row, what is known up to it; `last`: one token a clip, what is known after its last row.
-            Why: where the last row is the one that is asked about, a mean over all rows blurs it.
     """
 
     width: int = 32
@@ -36,7 +33,6 @@ class LstmConfig:
     dropout: float = 0.2
     input_norm: bool = True
     input_dropout: float = 0.3
-    give: Literal["rows", "last"] = "rows"
 
 
 class LstmEncoder(Encoder):
@@ -50,8 +46,6 @@ class LstmEncoder(Encoder):
         super().__init__(config, info, context)
         if config.width < 1 or (config.bidirectional and config.width % 2):
             raise ConfigError(f"need a width of 1 or more, an even one with bidirectional, got width={config.width}")
-        if config.give == "last" and context.token_rate_hz is not None:
-            raise ConfigError("give=last is one token a clip, but the track answers in time; use give=rows")
         self.width = config.width
         self.norm = RunningNorm(info.num_channels) if config.input_norm else None
         self.input_dropout = nn.Dropout(config.input_dropout)
@@ -66,12 +60,10 @@ class LstmEncoder(Encoder):
         )
 
     def forward(self, stream: torch.Tensor, mask: torch.Tensor) -> Encoded:
-        """Encodes (B, T, C) rows with their (B, T) mask into (B, K, D) tokens; K is 1 with give=last."""
+        """Encodes (B, T, C) rows with their (B, T) mask into (B, K, D) tokens, each what is known up to its rows."""
         if self.norm is not None:
             stream = self.norm(stream, mask)
         stream = torch.where(mask.unsqueeze(-1), stream, torch.zeros((), dtype=stream.dtype, device=stream.device))
         rows = self.dropout(self.input(self.input_dropout(stream)))
-        read, last = self.lstm(Encoded(rows, mask))
-        if self.config.give == "last":
-            return Encoded(last.unsqueeze(1), mask.any(1, keepdim=True))
+        read, _ = self.lstm(Encoded(rows, mask))
         return pool_rows(read.tokens, mask, self.info.rate_hz, self.context.token_rate_hz)
