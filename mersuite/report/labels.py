@@ -18,7 +18,8 @@ def confusion_chart(panel: Confusion, name: str) -> str:
 
     shade = LinearSegmentedColormap.from_list("shade", [(*MAIN_RGB, 0.0), (*MAIN_RGB, SHADED)])
     size = len(panel.labels)
-    with drawing(1, len(panel.counts), (WIDTH, 1.4 + 2.4 * min(1.0, size / 7)), sharey=True) as (figure, axes):
+    height = 0.9 + WIDTH / max(2, len(panel.counts))  # squares, and room for names below and above them
+    with drawing(1, len(panel.counts), (WIDTH, height), sharey=True) as (figure, axes):
         for ax, (system, counts) in zip(axes[0], panel.counts.items(), strict=True):
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             edges = np.arange(size + 1) - 0.5
@@ -34,7 +35,7 @@ def confusion_chart(panel: Confusion, name: str) -> str:
             ax.set_ylim(size - 0.5, -0.5)
             ax.tick_params(length=0)
             ax.grid(visible=False)
-            ax.set_aspect("equal")
+            ax.set_box_aspect(1)
         axes[0, 0].set_ylabel("truth")
         return inline_svg(figure, name, f"{panel.title}: truth against answer of {', '.join(panel.counts)}")
 

@@ -17,6 +17,7 @@ from mersuite.results import FinishedRun
 from mersuite.track import Track
 
 BESIDE = ("constant", "prior")
+MAX_CURVES = 4
 MIN_PLACES = 8
 """Why: a map between fewer channels is mostly invention."""
 Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
@@ -146,7 +147,10 @@ def learning_curves(curves: Curves) -> str:
     if not curves:
         return html.section("Learning curves", "The run has none: no system of it trains a network.", [])
     text = "Thin lines: folds; thick lines: their mean while all folds train. Validation rows are never held-out rows."
-    return html.section("Learning curves", text, [html.figure(charts.curves_chart(curves))])
+    shown = {metric: dict(list(systems.items())[:MAX_CURVES]) for metric, systems in curves.items()}
+    num_left = max(map(len, curves.values())) - MAX_CURVES
+    more = f" {num_left} more systems are in metrics.csv." if num_left > 0 else ""
+    return html.section("Learning curves", text + more, [html.figure(charts.curves_chart(shown))])
 
 
 def read_importance(run: FinishedRun) -> dict[str, dict[str, float]]:
@@ -173,7 +177,10 @@ def importance(values: Mapping[str, Mapping[str, float]]) -> str:
         text = "The run folder holds no importance.json: no system of it listens to channels, or it was not computed."
         return html.section("Channel importance", text, [])
     parts = []
+    silent = [stream for stream, channels in values.items() if not any(channels.values())]
     for stream, channels in values.items():
+        if stream in silent:
+            continue
         places = head_positions(channels)
         placed = {name: value for name, value in channels.items() if name in places}
         if len(placed) >= MIN_PLACES:
@@ -183,7 +190,8 @@ def importance(values: Mapping[str, Mapping[str, float]]) -> str:
             parts.append(html.figure(svg, f"{stream}, the eight largest named{note}"))
         elif channels:
             parts.append(html.figure(charts.bars_chart(channels, stream), f"{stream}, the largest of {len(channels)}"))
-    text = "How far answers move with a channel. It says what the network uses, not what the brain does."
+    text = "How far answers move with a channel. It says what the network uses, not what is the cause."
+    text += f" Hidden from the rows that were asked: {', '.join(silent)}." if silent else ""
     return html.section("Channel importance", text, [f'<div class="pair">{"".join(parts)}</div>'])
 
 
