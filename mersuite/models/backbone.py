@@ -91,6 +91,15 @@ class Backbone(nn.Module):
         self.encoders.requires_grad_(False)
         self.encoders.eval()
 
+    def hold_teachers(self) -> None:
+        """Keeps the weights of encoders that no gradient reaches as they are (Fusion.teachers).
+
+        Why: weight decay alone would draw them to zero, in a few hundred steps of Adam; and processes that train
+        together would wait for their gradients.
+        """
+        for stream in self.fusion.teachers:
+            self.encoder(stream).requires_grad_(False)
+
     def train(self, mode: bool = True) -> Backbone:
         """Sets the mode; frozen encoders stay in evaluation."""
         super().train(mode)

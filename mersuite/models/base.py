@@ -135,10 +135,13 @@ class Fusion(nn.Module, ABC):
     Attributes:
         Config: Frozen, keyword-only dataclass of the knobs.
         width: D of what it gives; set by the constructor.
+        teachers: Streams that are only compared with, in a loss: no answer depends on them, and no gradient reaches
+            their encoders.
     """
 
     Config: ClassVar[type]
     width: int
+    teachers: tuple[str, ...] = ()
 
     def __init__(self, config: Any, widths: Mapping[str, int], context: BuildContext) -> None:
         super().__init__()

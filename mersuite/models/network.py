@@ -22,6 +22,7 @@ class Network(nn.Module):
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
+        backbone.hold_teachers()
         self.backbone = backbone
         self.head = head
 

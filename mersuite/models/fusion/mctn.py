@@ -83,8 +83,8 @@ class MctnFusion(Fusion):
     zero; so model.modality_dropout, which hides the source as well, does not go with this fusion.
 
     Targets are the streams' tokens as they stand, without a gradient. Why: in the paper they are data; an encoder that
-    could change them would learn tokens that are easily written. The encoders of other streams therefore stay as they
-    were made: choose ones that are of use untrained.
+    could change them would learn tokens that are easily written. The weights of the other streams' encoders therefore
+    stay as they were made: choose ones that are of use untrained.
     """
 
     Config = MctnConfig
@@ -97,7 +97,7 @@ class MctnFusion(Fusion):
                 f"source: there is no encoder for the stream {config.source!r}; {did_you_mean(config.source, widths)}"
             )
         self.source = config.source or self.stream_names[0]
-        self.targets = tuple(name for name in self.stream_names if name != self.source)
+        self.targets = self.teachers = tuple(name for name in self.stream_names if name != self.source)
         width, translates = config.width, config.translation_weight > 0
         self.width = width
         num_levels = max(1, len(self.targets))
@@ -129,12 +129,10 @@ class MctnFusion(Fusion):
         for i, decoder in enumerate(self.decoders):
             there = (targets[i].mask.any(1) & source.mask.any(1)).unsqueeze(1)
             written = decoder(joint[i], targets[i].mask & there)
-            # The target's encoder gets a gradient of zero: processes that train together would wait for none.
-            tie = 0.0 * (targets[i].tokens * targets[i].mask.unsqueeze(-1)).sum()
-            translation.append(squared_error(written.tokens, targets[i].tokens.detach(), written.mask) + tie)
+            translation.append(squared_error(written.tokens, targets[i].tokens.detach(), written.mask))
             if self.back_encoders:
                 again = self.back_decoders[i](self.back_encoders[i](written)[0], source.mask & there)
-                cycle.append(squared_error(again.tokens, source.tokens.detach(), again.mask) + tie)
+                cycle.append(squared_error(again.tokens, source.tokens.detach(), again.mask))
         losses = {}
         if translation and self.config.translation_weight > 0:
             losses["translation"] = self.config.translation_weight * torch.stack(translation).mean()

@@ -8,6 +8,7 @@ from mersuite.clip import Batch, WindowKey
 from mersuite.errors import ConfigError, DataError
 from mersuite.models.backbone import build_backbone, hide_streams, module_key, stream_name
 from mersuite.models.base import BuildContext, Encoded, StreamInfo
+from mersuite.models.network import Network
 from mersuite.schema import build_named
 
 STREAMS = {
@@ -196,3 +197,20 @@ def test_fault_of_an_encoder_names_its_key():
     part = {"name": "mlp", "num_layers": 0}
     with pytest.raises(ConfigError, match=r"model.encoders.fnirs: need num_layers, width and hidden of 1 or more"):
         build_backbone(config_of({"fnirs": part}), CONTEXT)
+
+
+def test_weight_decay_does_not_wear_away_encoders_that_only_teach():
+    """Adam turns a decay of any size into steps of the learning rate where there is no other gradient."""
+    backbone = build_backbone(config_of(fusion="mctn"), CONTEXT)
+    network = Network(backbone, torch.nn.Identity())
+    before = {name: value.clone() for name, value in backbone.encoders.named_parameters()}
+    trained = [value for value in network.parameters() if value.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=1e-2, weight_decay=1e-5)
+    for _ in range(3):
+        fused = backbone(batch_of())
+        optimizer.zero_grad()
+        (fused.pooled.square().sum() + sum(fused.losses.values())).backward()
+        optimizer.step()
+    moved = {name for name, value in backbone.encoders.named_parameters() if not torch.equal(value, before[name])}
+    assert {stream_name(name.split(".")[0]) for name in moved} == {"eeg"}
+    assert all(value.grad is not None for value in trained)
