@@ -158,7 +158,7 @@ def contrast(
         temperature: Above 0.
     """
     seen, wanted = (functional.normalize(_wide(item), dim=-1, eps=_LEAST_LENGTH) for item in (predicted, vectors))
-    scores = wanted @ seen.T / temperature
+    scores = seen @ wanted.T / temperature
     own = scores.diagonal()
     others = scores.masked_fill(~rows.unsqueeze(0), -math.inf).masked_fill(~rows.unsqueeze(1), 0.0)
     return _mean(others.logsumexp(1) - own, rows)

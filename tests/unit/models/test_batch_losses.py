@@ -216,7 +216,7 @@ def test_contrast_follows_its_formula():
     s, w = seen.numpy()[ROWS.numpy()], wanted.numpy()[ROWS.numpy()]
     terms = []
     for i in range(len(w)):
-        scores = [w[i] @ s[j] / np.linalg.norm(w[i]) / np.linalg.norm(s[j]) / temperature for j in range(len(s))]
+        scores = [s[i] @ w[j] / np.linalg.norm(s[i]) / np.linalg.norm(w[j]) / temperature for j in range(len(w))]
         terms.append(np.log(np.exp(scores).sum()) - scores[i])
     assert contrast(seen, wanted, ROWS, temperature).item() == pytest.approx(np.mean(terms), rel=1e-9)
 
