@@ -25,8 +25,8 @@ class TfnConfig:
 
     Attributes:
         width: D of the result.
-        hidden: H, width of each stream's vector; the product has (H + 1) ** streams entries. Why 16: three streams
-            then make 4,913.
+        hidden: H, width of each stream's vector; the product has (H + 1) ** streams entries. None takes 16, with which
+            three streams make 4,913, or for more streams the largest that max_product allows.
         num_layers: Layers of each stream's network.
         dense: Width of the layer that reads the product.
         dropout: Share of values dropped in training, before each network and of the product.
@@ -35,7 +35,7 @@ class TfnConfig:
     """
 
     width: int = 32
-    hidden: int = 16
+    hidden: int | None = None
     num_layers: int = 2
     dense: int = 32
     dropout: float = 0.1
@@ -54,17 +54,18 @@ class TfnFusion(Fusion):
 
     def __init__(self, config: TfnConfig, widths: Mapping[str, int], context: BuildContext) -> None:
         super().__init__(config, widths, context)
-        num_entries = (config.hidden + 1) ** len(widths)
+        hidden = _largest_hidden(len(widths), config.max_product) if config.hidden is None else config.hidden
+        num_entries = (hidden + 1) ** len(widths)
         if num_entries > config.max_product:
             raise ConfigError(
-                f"the outer product of {len(widths)} streams with hidden={config.hidden} has {num_entries:,} entries, "
+                f"the outer product of {len(widths)} streams with hidden={hidden} has {num_entries:,} entries, "
                 f"more than max_product={config.max_product:,}: lower hidden, read fewer streams, take the fusion lmf, "
                 "which never builds the product, or raise max_product"
             )
         self.width = config.width
-        self.sizes = (config.hidden + 1,) * len(widths)
+        self.sizes = (hidden + 1,) * len(widths)
         self.networks = nn.ModuleList(
-            sub_network(width, config.hidden, config.num_layers, config.dropout) for width in widths.values()
+            sub_network(width, hidden, config.num_layers, config.dropout) for width in widths.values()
         )
         self.product = nn.Linear(num_entries, config.dense)
         nn.init.xavier_uniform_(self.product.weight)
@@ -83,6 +84,11 @@ class TfnFusion(Fusion):
                 weight = weight.select(1 + place, -1)  # of [0; 1] only the one meets a weight
         product = self.dropout(outer_with_ones([vectors[place] for place in sorted(vectors)]))
         return self.output(functional.linear(product, weight.flatten(1), self.product.bias))
+
+
+def _largest_hidden(num_streams: int, max_product: int) -> int:
+    """Gives the largest H from 1 to 16 whose product has max_product entries at most; 1 where none does."""
+    return max(hidden for hidden in range(1, 17) if hidden == 1 or (hidden + 1) ** num_streams <= max_product)
 
 
 def outer_with_ones(vectors: Sequence[torch.Tensor]) -> torch.Tensor:

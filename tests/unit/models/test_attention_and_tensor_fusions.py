@@ -297,9 +297,17 @@ def test_product_that_explodes_is_refused_with_its_size_and_the_cure():
         "lower hidden, read fewer streams, take the fusion lmf, which never builds the product, or raise max_product"
     )
     with pytest.raises(ConfigError, match=message):
-        make("tfn", widths=widths)
-    assert make("tfn", widths=widths, max_product=90_000).product.in_features == 83_521
+        make("tfn", widths=widths, hidden=16)
+    assert make("tfn", widths=widths, hidden=16, max_product=90_000).product.in_features == 83_521
     assert make("tfn", widths=widths, hidden=6).product.in_features == 7**4
+
+
+@pytest.mark.parametrize(("count", "hidden"), [(1, 16), (3, 16), (4, 13), (6, 5)])
+def test_tensor_fusion_without_a_width_takes_the_largest_that_the_product_allows(count, hidden):
+    fusion = make("tfn", widths=dict.fromkeys("abcdef"[:count], 4))
+    assert fusion.sizes == (hidden + 1,) * count
+    assert (hidden + 1) ** count <= fusion.config.max_product
+    assert hidden == 16 or (hidden + 2) ** count > fusion.config.max_product
 
 
 # ---- low-rank fusion
