@@ -141,7 +141,7 @@ class MaskedLstm(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, stream: Encoded) -> tuple[Encoded, torch.Tensor]:
-        """Reads a stream, in float32 also under autocast. Why: rounding would pile up over the steps.
+        """Reads a stream in the weights' type, also under autocast. Why: rounding would pile up over the steps.
 
         Args:
             stream: (B, K, num_inputs).
@@ -152,7 +152,7 @@ class MaskedLstm(nn.Module):
         """
         mask = stream.mask
         with torch.autocast(mask.device.type, enabled=False):
-            tokens = stream.tokens.to(torch.promote_types(stream.tokens.dtype, torch.float32))
+            tokens = stream.tokens.to(next(self.parameters()).dtype)
             order = (~mask).to(torch.int8).argsort(dim=1, stable=True)
             front = _pick(tokens * mask.unsqueeze(-1), order)
             counts = mask.sum(1, keepdim=True)
@@ -205,24 +205,25 @@ class LstmSystem(nn.Module):
         """Reads streams of equal length.
 
         Returns:
-            Hidden states and cells after each step, (B, K, S, H) each, in float32 or better.
+            Hidden states and cells after each step, (B, K, S, H) each, in the weights' type, also under autocast.
         """
         seen = torch.stack(
             [layer(part.tokens * part.mask.unsqueeze(-1)) for layer, part in zip(self.inputs, streams, strict=True)]
         )  # (S, B, K, 4 H)
-        seen = seen.to(torch.promote_types(seen.dtype, torch.float32))
+        seen = seen.to(self.recurrent.dtype)
         real = torch.stack([part.mask for part in streams]).unsqueeze(-1)
         hidden = cell = seen.new_zeros((*seen.shape[:2], self.hidden))
         hiddens, cells = [], []
-        for step in range(seen.shape[2]):
-            gates = seen[:, :, step] + torch.bmm(hidden, self.recurrent)
-            enter, forget, candidate, leave = gates.chunk(4, dim=-1)
-            fresh = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
-            here = real[:, :, step]
-            cell = torch.where(here, fresh, cell)
-            hidden = torch.where(here, leave.sigmoid() * fresh.tanh(), hidden)
-            hiddens.append(hidden)
-            cells.append(cell)
+        with torch.autocast(seen.device.type, enabled=False):
+            for step in range(seen.shape[2]):
+                gates = seen[:, :, step] + torch.bmm(hidden, self.recurrent)
+                enter, forget, candidate, leave = gates.chunk(4, dim=-1)
+                fresh = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+                here = real[:, :, step]
+                cell = torch.where(here, fresh, cell)
+                hidden = torch.where(here, leave.sigmoid() * fresh.tanh(), hidden)
+                hiddens.append(hidden)
+                cells.append(cell)
         return torch.stack(hiddens).permute(2, 0, 1, 3), torch.stack(cells).permute(2, 0, 1, 3)
 
 
@@ -261,9 +262,9 @@ class GatedMemory(nn.Module):
             mask: (B, K) bool.
 
         Returns:
-            (B, K, width) the memory after each step, in float32 or better.
+            (B, K, width) the memory after each step, in the weights' type, also under autocast.
         """
-        exact = torch.promote_types(seen.dtype, torch.float32)
+        exact = next(self.parameters()).dtype
         retain = self.retain(seen).to(exact).sigmoid()
         fresh = self.update(seen).to(exact).sigmoid() * self.proposal(seen).to(exact).tanh()
         memory = fresh.new_zeros((len(mask), self.width))

@@ -86,7 +86,7 @@ class LowRankProduct(nn.Module):
     def forward(self, vectors: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Gives (B, K, D) for (B, K, H) vectors by the places of their streams; those not given are [0; 1].
 
-        The product over streams is taken in float32 or better.
+        The product over streams is taken in float32 or better; the result has the weights' type, also under autocast.
         """
         like = next(iter(vectors.values()))
         product = like.new_ones((*like.shape[:-1], 1, 1), dtype=torch.promote_types(like.dtype, torch.float32))
@@ -96,4 +96,4 @@ class LowRankProduct(nn.Module):
                 product = product * torch.einsum("bkh,rhd->bkrd", longer, factor)
             else:
                 product = product * factor[:, -1]
-        return (product * self.weights.squeeze(0).unsqueeze(-1)).sum(-2) + self.bias
+        return ((product * self.weights.squeeze(0).unsqueeze(-1)).sum(-2) + self.bias).to(self.bias.dtype)

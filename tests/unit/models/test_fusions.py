@@ -216,6 +216,17 @@ def test_runs_in_mixed_precision(name, token_rate):
 
 @each_fusion
 @each_mode
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=["bfloat16", "float64"])
+def test_answers_have_the_type_of_the_weights(name, token_rate, dtype):
+    fusion = make(name, token_rate=token_rate).to(dtype)
+    fused = fusion({key: Encoded(part.tokens.to(dtype), part.mask) for key, part in tokens_of(fusion).items()})
+    (fused.tokens.sum() + fused.pooled.sum() + sum(fused.losses.values())).backward()
+    assert fused.tokens.dtype == fused.pooled.dtype == dtype
+    assert all(value.isfinite() for value in fused.losses.values())
+
+
+@each_fusion
+@each_mode
 def test_evaluation_is_deterministic(name, token_rate):
     fusion = make(name, token_rate=token_rate).eval()
     encoded = tokens_of(fusion)
