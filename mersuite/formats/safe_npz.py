@@ -7,6 +7,7 @@ numpy's own rebuilding code is not called either, because it trusts what the fil
 
 from __future__ import annotations
 
+import lzma
 import os
 import pickle
 import zipfile
@@ -21,6 +22,8 @@ from mersuite.errors import DataError
 
 _CURE = "download it again, or ask who wrote it for plain numbers and text"
 _SUFFIX = "_corpus"
+MAX_SIZE_BYTES = 2**30
+"""Most that a file may hold unpacked. Why: zeros pack a thousand times smaller; 132,171 labels take some 20 MB."""
 _PLAIN_KINDS = "biufcSU"
 _NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _BUILTINS: Mapping[str, Any] = {
@@ -36,8 +39,8 @@ def read_npz(path: Path) -> dict[str, Any]:
     and such arrays are given; numpy scalars become Python's. An array of one object without axes gives that object.
 
     Raises:
-        DataError: If the file is missing, empty, damaged or no npz file; if a pickle asks for anything else, which is
-            named and not run.
+        DataError: If the file is missing, empty, damaged or no npz file, or holds more than 1 GiB; if a pickle asks for
+            anything else, which is named and not run.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,11 +48,12 @@ def read_npz(path: Path) -> dict[str, Any]:
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            _refuse_large(sum(item.file_size for item in archive.infolist()), str(path))
             for member in archive.namelist():
                 key = member.removesuffix(".npy")
                 with archive.open(member) as stream:
                     found[key] = _read_member(stream, f"{path}: {key}")
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: not a readable npz file ({error or 'it ends early'}); {_CURE}") from error
     return found
 
@@ -79,9 +83,14 @@ def read_label_npz(path: Path, *, needed: Sequence[str] = ()) -> dict[str, dict[
             if not isinstance(clip, str) or not isinstance(labels, dict):
                 raise DataError(
                     f"{path}: {name}: need clip names with a dictionary each, such as {{'emo': 'happy'}}, got"
-                    f" {clip!r}: {labels!r}"
+                    f" {_shown(clip)}: {_shown(labels)}"
                 )
     return corpora
+
+
+def _shown(value: Any) -> str:
+    """Gives a value for a message, of anything with content its type only."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def write_label_npz(path: Path, corpora: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -102,6 +111,11 @@ def write_label_npz(path: Path, corpora: Mapping[str, Mapping[str, Mapping[str, 
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _refuse_large(size_bytes: int, name: str) -> None:
+    if size_bytes > MAX_SIZE_BYTES:
+        raise DataError(f"{name}: holds {size_bytes / 2**30:.3g} GiB, need {MAX_SIZE_BYTES / 2**30:g} or less; {_CURE}")
 
 
 def _read_member(stream: IO[bytes], name: str) -> Any:
@@ -133,7 +147,8 @@ def _numbers(raw: bytes, dtype: np.dtype, shape: Any, order: Any, name: str) -> 
     count = int(np.prod(sizes, dtype=object)) if sizes is not None else -1
     if count < 0 or not isinstance(raw, bytes) or len(raw) != count * dtype.itemsize:
         raise DataError(f"{name}: {len(raw)} bytes do not make an array {shape} of {dtype}; {_CURE}")
-    if not dtype.itemsize:
+    if not dtype.itemsize:  # empty texts, which take no bytes in the file and one character each in memory
+        _refuse_large(4 * count, name)
         return np.zeros(sizes or (), dtype)
     return np.frombuffer(raw, dtype).reshape(sizes or (), order=order).copy()
 
@@ -232,23 +247,42 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _finished(value: Any, name: str) -> Any:
-    """Replaces what is held by what it stands for, in containers too."""
+_NESTING = (dict, list, tuple, set, frozenset, _HeldArray)
+
+
+def _finished(value: Any, name: str, made: dict[int, Any] | None = None) -> Any:
+    """Replaces what is held by what it stands for, in containers too.
+
+    Args:
+        value: What was unpickled.
+        name: What messages begin with.
+        made: What was made of objects so far, by id. Why: lists that hold one list ten times, and so on, would grow
+            tenfold a level.
+    """
+    made = {} if made is None else made
+    if not isinstance(value, _NESTING):
+        return _made(value, name, made)
+    if id(value) not in made:
+        made[id(value)] = _made(value, name, made)
+    return made[id(value)]
+
+
+def _made(value: Any, name: str, made: dict[int, Any]) -> Any:
     if isinstance(value, _HeldArray):
-        return _finished_array(value, name)
+        return _finished_array(value, name, made)
     if isinstance(value, _HeldScalar):
         scalar = _numbers(value.raw, value.held.dtype, (), "C", name)
         return scalar.item()
     if isinstance(value, _HeldType) or value is _ARRAY_CLASS:
         raise ValueError("a type stands where a value is needed")
     if isinstance(value, dict):
-        return {_finished(key, name): _finished(item, name) for key, item in value.items()}
+        return {_finished(key, name, made): _finished(item, name, made) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(_finished(item, name) for item in value)
+        return type(value)(_finished(item, name, made) for item in value)
     return value
 
 
-def _finished_array(value: _HeldArray, name: str) -> np.ndarray:
+def _finished_array(value: _HeldArray, name: str, made: dict[int, Any]) -> np.ndarray:
     if value.state is None:
         raise ValueError("an array without content")
     _, shape, held, is_fortran, content = value.state
@@ -256,5 +290,5 @@ def _finished_array(value: _HeldArray, name: str) -> np.ndarray:
         return _numbers(content, held.dtype, shape, "F" if is_fortran else "C", name)
     flat = np.empty(len(content), object)
     for index, item in enumerate(content):
-        flat[index] = _finished(item, name)
+        flat[index] = _finished(item, name, made)
     return flat.reshape(shape, order="F" if is_fortran else "C")

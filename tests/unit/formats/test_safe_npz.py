@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mersuite.errors import DataError
+from mersuite.formats import safe_npz
 from mersuite.formats.safe_npz import read_label_npz, read_npz, write_label_npz
 
 CORPORA = {
@@ -218,7 +219,56 @@ class PicklerByName(pickle._Pickler):
     dispatch = pickle._Pickler.dispatch | {Pickled: save_by_name}
 
 
+# ---- what would not fit into memory
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = ["x"] * 10
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
+def test_lists_that_share_their_content_stay_as_small_as_the_file(tmp_path: Path):
+    found = read_npz(save(tmp_path / "f.npz", data={"a": nested(40)}))["data"]["a"]  # 10 ** 41 texts, if copied
+    assert found[0] is found[9]
+    for _ in range(40):
+        found = found[3]
+    assert found == ["x"] * 10
+
+
+def test_a_message_about_wrong_labels_does_not_hold_them_all(tmp_path: Path):
+    with pytest.raises(DataError, match=r"each, such as .*, got 'a': list$"):
+        read_label_npz(save(tmp_path / "f.npz", train_corpus={"a": nested(40)}))
+
+
+def test_a_file_that_unpacks_to_more_than_fits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.savez_compressed(tmp_path / "f.npz", a=np.zeros(300_000, np.uint8), b=np.zeros(300_000, np.uint8))
+    assert read_npz(tmp_path / "f.npz")["b"].shape == (300_000,)
+    monkeypatch.setattr(safe_npz, "MAX_SIZE_BYTES", 2**19)
+    with pytest.raises(DataError, match=r"f\.npz: holds 0\.000559 GiB, need .* or less; download it again"):
+        read_npz(tmp_path / "f.npz")
+
+
+def test_empty_texts_without_number_are_refused(tmp_path: Path):
+    stream = io.BytesIO()
+    header = {"descr": "<U0", "fortran_order": False, "shape": (10**13,)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    with pytest.raises(DataError, match=r"a: holds .* GiB, need 1 or less"):
+        read_npz(write_member(tmp_path / "f.npz", stream.getvalue(), "a.npy"))
+
+
 # ---- damaged files
+
+
+def test_damage_of_another_compression_is_refused(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.npy", bytes(range(256)) * 20)
+    content = bytearray((tmp_path / "f.npz").read_bytes())
+    content[60:90] = b"\xff" * 30
+    (tmp_path / "f.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"f\.npz: not a readable npz file"):
+        read_npz(tmp_path / "f.npz")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path):
