@@ -41,7 +41,8 @@ def read_dialogue_data(config: RunConfig, split: str) -> TrackData:
 
     Raises:
         ConfigError: If cross.dialogue is not set.
-        DataError: As read_dialogues does; or if no turn of the split is asked, or a label is none of cross.labels.
+        DataError: As read_dialogues does; or if no turn of the split is asked, no emotion is there to learn from, or
+            one is none of cross.labels.
     """
     path, dialogue_config = config.data.place, config.options.dialogue
     if dialogue_config is None:
@@ -51,6 +52,8 @@ def read_dialogue_data(config: RunConfig, split: str) -> TrackData:
     asked = [(item, index) for item in dialogues for index in asked_turns(item.turns, dialogue_config.ask)]
     if not asked:
         raise DataError(f"{path}: no turn of split {split!r} is asked (cross.dialogue.ask={dialogue_config.ask})")
+    if split == "train" and not any(item.turns[index].emotion for item, index in asked):
+        raise DataError(f"{path}: no asked turn of train or dev has an emotion; fill in the column emotion")
     clips, samples = [], []
     for dialogue, index in asked:
         clip = _clip_of(dialogue, index, dialogue_config)
@@ -118,7 +121,7 @@ def read_truths(path: Path) -> dict[str, str]:
         DataError: As read_dialogues does, or if no turn has an emotion.
     """
     dialogues = read_dialogues(path)
-    known = {item.split: True for item in dialogues for turn in item.turns if turn.emotion}
+    known = {item.split for item in dialogues for turn in item.turns if turn.emotion}
     if not known:
         raise DataError(f"{path}: no turn has an emotion (column emotion)")
     chosen = [item for item in dialogues if item.split == "test" or "test" not in known]
