@@ -25,6 +25,8 @@ _BATCHES_PER_UNIT = 4
 _LEAST_SHARE = 0.75
 """Shortest piece of a padded batch, as a share of its longest. Why: a processor gains little from batches of sound, and
 loses what it spends on padding."""
+_BEAR_PADDING = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+"""Kinds of models whose layers see no padding under a mask, if their norms do not."""
 _NEEDED_NAMES = ("conv_kernel", "conv_stride", "hidden_size")
 
 
@@ -77,9 +79,10 @@ class SpeechConfig:
 class SpeechExtractor(Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role of the stream.
 
-    Pieces of like length are padded together with a mask. Models whose answer depends on padding even so - those whose
-    first layer is normalised over time (`feat_extract_norm: group`, as in the base sizes), or that normalise before
-    they embed positions - get batches of one length only. `clips_per_unit` is how many clips it is best given at once.
+    Pieces of like length are padded together with a mask. Models whose answer depends on padding even so, or may -
+    those whose first layer is normalised over time (`feat_extract_norm: group`, as in the base sizes), Conformers and
+    other kinds, see `bears_padding` - get batches of one length only. `clips_per_unit` is how many clips it is best
+    given at once.
     """
 
     Config = SpeechConfig
@@ -283,11 +286,14 @@ def _chunks(wave: np.ndarray, length: int) -> list[np.ndarray]:
 def bears_padding(model_config: Any) -> bool:
     """Whether a model of waveforms gives the same rows when the end of its input is padding under a mask.
 
-    Not so where the first layer is normalised over time, padding included, or where hidden states are normalised
-    before positions are embedded, so that masked zeros do not stay zero; unknown kinds are not trusted.
+    Not so where the first layer is normalised over time, padding included, where hidden states are normalised before
+    positions are embedded, so that masked zeros do not stay zero, or where layers hold convolutions over time, as in
+    Conformers; unknown kinds are not trusted.
     """
-    return getattr(model_config, "feat_extract_norm", "") == "layer" and not getattr(
-        model_config, "conv_pos_batch_norm", False
+    return (
+        model_config.model_type in _BEAR_PADDING
+        and model_config.feat_extract_norm == "layer"
+        and not getattr(model_config, "conv_pos_batch_norm", False)
     )
 
 

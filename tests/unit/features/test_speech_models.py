@@ -115,7 +115,7 @@ def test_whispers_decoder_gives_the_two_start_tokens_as_the_organisers_do(models
 # ---- batches
 
 
-@pytest.mark.parametrize("name", [*WAVES, "whisper"])
+@pytest.mark.parametrize("name", [*WAVES, "wav2vec2-conformer", "whisper"])
 def test_padding_in_a_batch_changes_nothing(models, clips, name):
     together = made(extractor(models(name), pooling=("utt", "fra"), batch_size=4), clips)
     for clip in clips:
@@ -134,6 +134,7 @@ def test_models_that_padding_would_change_get_batches_of_one_length(models):
     assert [name for name in WAVES if bears_padding(config(name))] == [name for name in WAVES if "large" in name]
     assert not bears_padding(config("hubert-large", conv_pos_batch_norm=True))
     assert not bears_padding(transformers.Data2VecAudioConfig())
+    assert not bears_padding(config("wav2vec2-conformer"))
     assert length_batches([7, 5, 7, 5, 7], 2, least_share=1.0) == [[0, 2], [4], [1, 3]]
 
 

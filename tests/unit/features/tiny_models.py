@@ -134,6 +134,9 @@ _MODELS: Mapping[str, Callable[[], Any]] = {
     "hubert-large": lambda: transformers.HubertModel(transformers.HubertConfig(**SOUND, **LARGE)),
     "wav2vec2-base": lambda: transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**SOUND)),
     "wav2vec2-large": lambda: transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**SOUND, **LARGE)),
+    "wav2vec2-conformer": lambda: transformers.Wav2Vec2ConformerModel(
+        transformers.Wav2Vec2ConformerConfig(**SOUND, feat_extract_norm="layer", conv_bias=True)
+    ),
     "wavlm-base": lambda: transformers.WavLMModel(transformers.WavLMConfig(**SOUND)),
     "wavlm-large": lambda: transformers.WavLMModel(transformers.WavLMConfig(**SOUND, **LARGE)),
     "whisper": _whisper,
