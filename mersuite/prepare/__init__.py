@@ -11,15 +11,17 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 from mersuite.clip import Clip
 from mersuite.errors import StoreError
 from mersuite.features.base import Extractor
 from mersuite.prepare.coverage import Coverage, StreamCoverage
-from mersuite.prepare.plan import Group, Plan, make_plan
+from mersuite.prepare.fingerprint import lacking_streams
+from mersuite.prepare.plan import Group, Plan, check_outputs, make_plan
 from mersuite.prepare.reader import FeatureReader, num_cores, stream_fingerprints
 from mersuite.prepare.work import Extracted, InProcess, Unit, computed, local_pool, make_units
 from mersuite.progress import progress_bars
@@ -55,17 +57,18 @@ def prepare(
         DataError: If a source cannot be read or extracted. What was finished is kept.
         StoreError: If the store is damaged, of another format, or no space is left.
     """
+    check_outputs(extractors)
+    # Hashing all sources may take long, so extractors that have done nothing yet look at the clips before it.
+    estimates = _survey(_not_begun(clips, extractors, store_path), clips, extractors, store_path, {})
     plan = _plan_with_memory(clips, extractors, store_path)
     existing = open_if_made(store_path)
-    pending: Sequence[Group] = plan.groups
     if existing is not None:
         with existing:
             pending = _to_do(plan, existing)
-            _survey(plan, pending, clips, extractors, store_path)
+            rest = {name: own for name, own in _waiting(plan, pending).items() if name not in estimates}
+            _survey(rest, clips, extractors, store_path, estimates)
             if not pending:
                 return _report(plan, clips, extractors, existing, {}, 0)
-    else:
-        _survey(plan, pending, clips, extractors, store_path)
     with FeatureStore(store_path, readonly=False, wait=True) as store:
         to_do = _to_do(plan, store)
         if not to_do:
@@ -90,32 +93,73 @@ def _plan_with_memory(clips: Sequence[Clip], extractors: Mapping[str, Extractor]
     return plan
 
 
+def _not_begun(clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path) -> dict[str, list[Clip]]:
+    """Gives the usable clips of each extractor of which the store holds nothing yet, going by the first of them."""
+    found = {}
+    with contextlib.ExitStack() as stack:
+        store = open_if_made(store_path)
+        if store is not None:
+            stack.enter_context(store)
+        for name, extractor in extractors.items():
+            usable = [clip for clip in clips if not lacking_streams(extractor, clip)]
+            begun = store is not None and any(
+                store.fingerprints(clip.dataset, clip.clip_id, stream)
+                for clip in usable[:1]
+                for stream in extractor.outputs()
+            )
+            if clips and not begun:
+                found[name] = usable
+    return found
+
+
+def _waiting(plan: Plan, pending: Sequence[Group]) -> dict[str, list[Clip]]:
+    """Gives the clips of each extractor that has work, or lacks sources."""
+    waiting: dict[str, list[Clip]] = {name: [] for name, reasons in plan.left_out.items() if reasons}
+    for group in pending:
+        waiting.setdefault(group.name, []).extend(group.clips)
+    return waiting
+
+
 def _survey(
-    plan: Plan, pending: Sequence[Group], clips: Sequence[Clip], extractors: Mapping[str, Extractor], store_path: Path
-) -> None:
-    """Lets every extractor that has work, or lacks sources, look at all clips, and compares estimates with the disk.
+    waiting: Mapping[str, Sequence[Clip]],
+    clips: Sequence[Clip],
+    extractors: Mapping[str, Extractor],
+    store_path: Path,
+    before: Mapping[str, int],
+) -> dict[str, int]:
+    """Lets extractors look at all clips, and compares estimates of what is to be done with the disk.
+
+    Args:
+        waiting: Extractor's name to the clips that it has to work on.
+        clips: All clips.
+        extractors: By their names.
+        store_path: The store.
+        before: Estimates of other extractors, in bytes.
+
+    Returns:
+        Those and the new ones; 0 where nobody can tell.
 
     Raises:
-        StoreError: If it is not.
+        StoreError: If it does not fit.
         MersuiteError: As Extractor.survey does.
     """
-    estimates: dict[str, int] = {}
-    for name, extractor in extractors.items():
-        waiting = [clip for group in pending if group.name == name for clip in group.clips]
-        if waiting or plan.left_out[name]:
-            extractor.survey(clips)
-        if waiting and (size_bytes := extractor.estimate_bytes(waiting)) is not None:
-            estimates[name] = size_bytes
-            _log.info("features.%s: about %.3g GiB for %d clips", name, size_bytes / 2**30, len(waiting))
+    estimates = dict(before)
+    for name, own in waiting.items():
+        extractors[name].survey(clips)
+        size_bytes = extractors[name].estimate_bytes(own) if own else None
+        estimates[name] = size_bytes or 0
+        if size_bytes is not None:
+            _log.info("features.%s: about %.3g GiB for %d clips", name, size_bytes / 2**30, len(own))
     existing = next(folder for folder in (store_path.absolute(), *store_path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if sum(estimates.values()) > free:
-        parts = ", ".join(f"features.{name} {size / 2**30:.3g}" for name, size in estimates.items())
+        parts = ", ".join(f"features.{name} {size / 2**30:.3g}" for name, size in estimates.items() if size)
         needed = sum(estimates.values()) / 2**30
         raise StoreError(
             f"{store_path}: about {needed:.3g} GiB are needed ({parts}) and {free / 2**30:.3g} GiB are free; "
             "pool frames to fewer rows, make space, or give another store.path"
         )
+    return estimates
 
 
 def _to_do(plan: Plan, store: FeatureStore) -> list[Group]:
@@ -128,18 +172,18 @@ def _run(
     """Extracts and stores; gives the computing seconds of each extractor."""
     units = make_units(groups, num_workers)
     seconds: dict[str, float] = {}
-    done_bytes, written_bytes, all_bytes = 0, 0, sum(group.source_bytes for group in groups)
+    sizes = {name: _Sizes(sum(group.source_bytes for group in groups if group.name == name)) for name in _names(groups)}
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress_bars(_num_clips(groups), enabled=progress))
         pool = executor or stack.enter_context(local_pool(min(num_workers, max(1, len(units)))))
         # One unit more than there are workers keeps them busy while the parent writes.
         in_flight = 1 if isinstance(pool, InProcess) else num_workers + 1
         for unit, extracted in computed(units, pool, in_flight):
-            written_bytes += _store_unit(store, unit, extracted)
-            done_bytes += sum(group.source_bytes for group in unit.groups)
+            sizes[unit.name].written_bytes += _store_unit(store, unit, extracted)
+            sizes[unit.name].done_bytes += sum(group.source_bytes for group in unit.groups)
             seconds[unit.name] = seconds.get(unit.name, 0.0) + extracted.seconds
             advance(_shown(unit.name), len(unit.clips))
-            _check_room(store.path, written_bytes, done_bytes, all_bytes)
+            _check_room(store.path, sizes.values())
     return seconds
 
 
@@ -154,13 +198,33 @@ def _store_unit(store: FeatureStore, unit: Unit, extracted: Extracted) -> int:
     )
 
 
-def _check_room(store_path: Path, written_bytes: int, done_bytes: int, all_bytes: int) -> None:
-    """Stops early where the rest cannot fit, going by what a byte of source has taken so far.
+@dataclass(slots=True)
+class _Sizes:
+    """What an extractor has read and written so far."""
+
+    source_bytes: int
+    done_bytes: int = 0
+    written_bytes: int = 0
+
+    @property
+    def left_bytes(self) -> float:
+        """Bytes that the rest will take, going by what a byte of source has taken so far; 0 before it has begun."""
+        return self.written_bytes / max(self.done_bytes, 1) * (self.source_bytes - self.done_bytes)
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(group.name for group in groups))
+
+
+def _check_room(store_path: Path, sizes: Iterable[_Sizes]) -> None:
+    """Stops early where the rest of what has begun cannot fit.
+
+    Why each extractor by itself: a text takes a hundred times its bytes, a film a thousandth of them.
 
     Raises:
         StoreError: If it cannot.
     """
-    left = written_bytes / max(done_bytes, 1) * (all_bytes - done_bytes)
+    left = sum(size.left_bytes for size in sizes)
     free = shutil.disk_usage(store_path).free
     if left > free:
         raise StoreError(

@@ -65,7 +65,7 @@ def make_plan(
         ConfigError: If two extractors write one stream.
         DataError: If a source file cannot be read, or a clip lacks the group that an extractor goes by.
     """
-    _check_outputs(extractors)
+    check_outputs(extractors)
     hashes = SourceHashes(store)
     hashes.add(clips, extractors.values(), num_threads)
     groups, left_out = [], {}
@@ -93,7 +93,12 @@ def make_plan(
     return Plan(groups=tuple(groups), left_out=left_out, fresh_sources=hashes.fresh)
 
 
-def _check_outputs(extractors: Mapping[str, Extractor]) -> None:
+def check_outputs(extractors: Mapping[str, Extractor]) -> None:
+    """Refuses two extractors that write one stream.
+
+    Raises:
+        ConfigError: Naming them and the stream.
+    """
     owners: dict[str, str] = {}
     for name, extractor in extractors.items():
         for stream in extractor.outputs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from mersuite.clip import Clip, Media, Signal
 from mersuite.errors import DataError, StoreError
 from mersuite.features.base import Extractor, output_name
-from mersuite.prepare import prepare, stream_fingerprints
+from mersuite.prepare import fingerprint, prepare, stream_fingerprints
 from mersuite.prepare.plan import make_plan
 from mersuite.prepare.work import make_units
 
@@ -48,6 +49,19 @@ class Watchful(Extractor):
             yield clip.clip_id, {"loudness": Signal(data=np.ones((1, 1), np.float32), rate_hz=0.0, ch_names=("db",))}
 
 
+class Other(Watchful):
+    """Reads texts, or sound where there is none."""
+
+    inputs = ("text?", "voice?")
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("other",)
+
+    def extract(self, clips: Sequence[Clip]):
+        for clip_id, streams in super().extract(clips):
+            yield clip_id, {"other": streams["loudness"]}
+
+
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Clip]:
     made = []
@@ -69,6 +83,41 @@ def test_survey_sees_all_clips_before_anything_is_written(clips: list[Clip], tmp
         run(clips, extractor, tmp_path)
     assert extractor.seen == [["c0", "c1", "c2"]]
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("store_is_there", [False, True])
+def test_survey_comes_before_sources_are_hashed(clips: list[Clip], tmp_path: Path, monkeypatch, store_is_there: bool):
+    if store_is_there:  # of something else
+        prepare(clips, {"other": Other()}, tmp_path / "store", num_workers=1)
+    hashed: list[Path] = []
+    monkeypatch.setattr(fingerprint, "_hash_file", hashed.append)
+    with pytest.raises(DataError, match="no voice: c0"):
+        run(clips, Watchful(refuses=True), tmp_path)
+    with pytest.raises(StoreError, match="GiB are needed"):
+        run(clips, Watchful(size_bytes=2**60), tmp_path)
+    assert hashed == []
+
+
+def test_estimates_of_what_is_begun_and_what_is_not_add_up(clips: list[Clip], tmp_path: Path, monkeypatch):
+    run(clips[1:2], Watchful(size_bytes=1000), tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1500))
+    both = {"other": Other(size_bytes=400), "v": Watchful(size_bytes=1000)}  # 2 clips, and 1 that is left: 1,800
+    with pytest.raises(StoreError, match=r"features\.other .*, features\.v "):
+        prepare(clips[1:], both, tmp_path / "store", num_workers=1)
+
+
+def test_room_for_the_rest_is_told_for_each_extractor_by_itself(tmp_path: Path, monkeypatch):
+    film = tmp_path / "film.bin"
+    film.write_bytes(bytes(1_000_000))  # were it to grow as the texts do, it would take 100 MB and more
+    clips = [
+        Clip(clip_id=f"c{index}", dataset="d", media={"text": str(index), "voice": Media(path=film)}, groups={})
+        for index in range(4)
+    ]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**7))
+    done = prepare(clips, {"t": Other(), "v": Watchful()}, tmp_path / "store", num_workers=1)
+    assert done.num_computed == 8
 
 
 def test_survey_refuses_sources_that_went_missing_after_everything_was_stored(clips: list[Clip], tmp_path: Path):
