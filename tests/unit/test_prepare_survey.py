@@ -50,9 +50,7 @@ class Watchful(Extractor):
 
 
 class Other(Watchful):
-    """Reads texts, or sound where there is none."""
-
-    inputs = ("text?", "voice?")
+    """Writes a stream of its own."""
 
     def outputs(self) -> tuple[str, ...]:
         return ("other",)
@@ -116,7 +114,9 @@ def test_room_for_the_rest_is_told_for_each_extractor_by_itself(tmp_path: Path, 
     ]
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**7))
-    done = prepare(clips, {"t": Other(), "v": Watchful()}, tmp_path / "store", num_workers=1)
+    texts = Other()
+    texts.inputs = ("text",)
+    done = prepare(clips, {"t": texts, "v": Watchful()}, tmp_path / "store", num_workers=1)
     assert done.num_computed == 8
 
 
