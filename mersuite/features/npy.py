@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -78,6 +79,7 @@ class NpyExtractor(Extractor):
 
     Config = NpyConfig
     version = 1
+    no_effect = ("missing",)
     config: NpyConfig
 
     def __init__(self, config: NpyConfig) -> None:
@@ -127,7 +129,15 @@ class NpyExtractor(Extractor):
     def estimate_bytes(self, clips: Sequence[Clip]) -> int:
         """Gives the bytes of the features, from the headers of the files."""
         headers = [self._header(clip) for clip in clips]
-        return sum(4 * header.width * (1 if self.config.pool == "mean" else header.rows) for header in headers)
+        pairs = zip(clips, headers, strict=True)
+        return sum(4 * header.width * self._num_rows(clip, header.rows) for clip, header in pairs)
+
+    def _num_rows(self, clip: Clip, rows: int) -> int:
+        """Gives about how many rows of a file are stored."""
+        if self.config.pool == "mean":
+            return 1
+        media, rate_hz = stream_media(clip, self.stream), self.config.rate_hz
+        return rows if media.duration_s is None or rate_hz is None else min(rows, ceil(media.duration_s * rate_hz))
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the features of every clip.
@@ -212,7 +222,7 @@ def _read_header(clip: Clip, path: Path) -> _Header:
 def _load(clip: Clip, path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # a broken header may ask for any size
         raise _unreadable(clip, path, error) from error
 
 

@@ -9,6 +9,7 @@ from mersuite.catalog import find
 from mersuite.clip import Clip, Media, Signal
 from mersuite.errors import ConfigError, DataError
 from mersuite.features.npy import NpyConfig, NpyExtractor
+from mersuite.prepare import stream_fingerprints
 from mersuite.schema import build
 from mersuite.store_entry import StoreKey, check_signal
 
@@ -89,6 +90,33 @@ def test_a_stretch_of_a_file_takes_its_rows(folder):
     media = replace(clip.media[f"features/{FOLDER}"], start_s=1.0, duration_s=2.0)
     signal = signal_of(replace(clip, media={f"features/{FOLDER}": media}), rate_hz=25)
     np.testing.assert_array_equal(signal.data, array[25:75])
+
+
+def test_estimate_counts_of_a_long_file_the_stretches_only(folder):
+    clip = clip_of(folder, "a", frames(1000))
+    (name, media), *_ = clip.media.items()
+    clips = [
+        replace(clip, clip_id=f"a{start}", media={name: replace(media, start_s=start, duration_s=2.0)})
+        for start in range(10)
+    ]
+    assert extractor_of(rate_hz=25).estimate_bytes(clips) == 10 * 50 * 8 * 4
+
+
+def test_what_missing_files_mean_stays_out_of_the_fingerprint(folder, tmp_path):
+    clips = [clip_of(folder, "a", frames(1))]
+    keys = [
+        stream_fingerprints(clips, {"x": extractor_of(missing=missing)}, tmp_path / "store")
+        for missing in ("refuse", "mask")
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_a_header_that_asks_for_more_than_the_memory_is_refused(folder):
+    clip = clip_of(folder, "a", frames(2))
+    path = folder / "a.npy"
+    path.write_bytes(path.read_bytes().replace(b"(2, 8), }" + b" " * 13, b"(2000000000000, 8), }" + b" "))
+    with pytest.raises(DataError, match=r"a: .*a\.npy: not a readable \.npy file \(.*; make or copy it again"):
+        signal_of(clip, pool="mean")
 
 
 def test_estimate_is_what_the_features_take(folder):
