@@ -255,20 +255,32 @@ def _quiet() -> Iterator[None]:
 def state_digest(source: Source) -> str:
     """Gives a digest of a model's files: SHA-256 over configuration, processor, vocabulary and weights.
 
-    Of a hub id it is the commit that the configuration comes from. Why whole files: a fine-tuned copy has the same
-    names and sizes.
+    Of a hub id it is the commit that its revision stands for at this time. Why whole files: a fine-tuned copy has the
+    same names and sizes.
 
     Raises:
         ConfigError: If the folder has no configuration or the hub cannot be reached.
     """
     if source.folder is None:
-        return str(getattr(read_config(source), "_commit_hash", None) or source.revision or "")
+        return _commit(source)
     _require_config(source.folder)
     total = hashlib.sha256()
     for path in _deciding_files(source.folder):
         status = path.stat()
         total.update(f"{path.name} {_file_digest(path, status.st_size, status.st_mtime_ns)}\n".encode())
     return total.hexdigest()
+
+
+def _commit(source: Source) -> str:
+    """Gives the commit of a hub id, by the folder of the cache that its configuration lies in: snapshots/<commit>."""
+    with _loading(source, "configuration"):
+        path = Path(library().utils.cached_file(source.model, "config.json", revision=source.revision))
+    if path.parent.parent.name != "snapshots":
+        raise ConfigError(
+            f"model: {source.model}: the cache of the hub does not say which commit {path} is of; give a folder that "
+            "holds the model"
+        )
+    return path.parent.name
 
 
 def _deciding_files(folder: Path) -> Sequence[Path]:

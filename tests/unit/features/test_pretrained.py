@@ -20,7 +20,7 @@ from mersuite.features import batched, feature_rows, pretrained
 from mersuite.features.language import LanguageConfig, LanguageExtractor
 from mersuite.features.picture import PictureConfig, PictureExtractor
 from mersuite.features.speech import SpeechConfig, SpeechExtractor
-from mersuite.prepare import FeatureReader, prepare
+from mersuite.prepare import FeatureReader, prepare, stream_fingerprints
 
 PARTS = ("picture", "eva_clip", "video_mae", "speech", "language")
 
@@ -148,6 +148,46 @@ def test_digest_changes_with_weights_processor_and_configuration_and_not_with_th
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "image_mean": [0.1, 0.1, 0.1]}))
     assert len({before, changed, picture(folder).state_digest()}) == 3
+
+
+@pytest.fixture
+def hub(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Gives a way to put commits of a tiny model into a hub's cache, which is read without a network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(model: str, name: str, commit: str) -> str:
+        folder = tmp_path / "hub" / f"models--{model.replace('/', '--')}"
+        shutil.copytree(models(name), folder / "snapshots" / commit)
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+        return model
+
+    return put
+
+
+def test_models_of_the_hub_and_their_commits_enter_the_fingerprint(hub, tmp_path, rng):
+    clips = [face_clip(tmp_path, "clip", 2, rng)]
+
+    def key(model: str, **knobs) -> str:
+        extractors = {"x": picture(model, output="face", **knobs)}
+        return stream_fingerprints(clips, extractors, tmp_path / "store")[("clip", "face-UTT_speaker")].fingerprint
+
+    first, other = hub("me/tiny", "vit", "a" * 40), hub("me/other", "dinov2", "b" * 40)
+    before = key(first)
+    assert before != key(other)
+    hub("me/tiny", "vit", "c" * 40)
+    assert key(first) != before == key(first, revision="a" * 40)
+    assert made(picture(first), clips)["clip"]["tiny-UTT_speaker"].data.shape == (1, 32)
+
+
+def test_a_cache_of_the_hub_that_names_no_commit_is_refused(hub, tmp_path, monkeypatch):
+    model = hub("me/tiny", "vit", "a" * 40)
+    monkeypatch.setattr("transformers.utils.cached_file", lambda *_, **__: str(tmp_path / "config.json"))
+    with pytest.raises(ConfigError, match=r"me/tiny: the cache of the hub does not say which commit .*; give a folder"):
+        picture(model).state_digest()
 
 
 def test_changed_weights_are_loaded_again_in_the_same_process(copied, tmp_path, rng):
