@@ -133,6 +133,8 @@ class _Training:
         self._steppers = _steppers(self._stack, members, trainer)
         self._losses = _LossTensors(members, device)
         self._all_there = bool(table.there.all())
+        num_rows = len(members) * trainer.batch_size
+        self._memory = [torch.empty((num_rows, rows.shape[1]), device=device) for rows in self._table.vectors]
         self._best = [_Best() for _ in members]
         self._kept = {name: tensor.detach().clone() for name, tensor in self._stack.state.items()}
         self._curves: list[list[tuple[float, float]]] = [[] for _ in members]
@@ -170,19 +172,24 @@ class _Training:
             there = None
             if not self._all_there or min(num_rows) < places.shape[1]:
                 there = self._table.there[places] & real.unsqueeze(-1)
-            vectors = [rows.index_select(0, places.flatten()).view(*places.shape, -1) for rows in self._table.vectors]
-            logits = self._stack.forward(vectors, there, self._noise.draw())
+            logits = self._stack.forward(self._picked(places), there, self._noise.draw())
             losses = self._losses.of(logits, target, weight)
-            for tensor in self._stack.parameters.values():
-                tensor.grad = None
             losses.sum().backward()
             if self._trainer.gradient_clip is not None:
-                _clip(self._stack.parameters, self._trainer.gradient_clip)
+                _clip(list(self._stack.gradients.values()), self._trainer.gradient_clip)
             for stepper in self._steppers:
                 if step < stepper.num_batches:
                     stepper.step()
             totals += losses.detach() * torch.tensor(num_rows, dtype=torch.float32, device=self._device)
         return totals.cpu().numpy() / [len(member.rows.train) for member in self._members]
+
+    def _picked(self, places: torch.Tensor) -> list[torch.Tensor]:
+        """Gives (M, B, C) rows of each stream, in memory that every step uses again: fresh memory costs more."""
+        flat = places.flatten()
+        return [
+            torch.index_select(rows, 0, flat, out=memory[: len(flat)]).view(*places.shape, -1)
+            for rows, memory in zip(self._table.vectors, self._memory, strict=True)
+        ]
 
     @torch.no_grad()
     def _validate(self, epoch: int, losses: np.ndarray) -> None:
@@ -285,13 +292,11 @@ class _Stepper:
         self, stack: StackedNetwork, part: slice, optim: OptimConfig, *, num_epochs: int, num_batches: int
     ) -> None:
         self.num_batches = num_batches
-        self._pairs = []
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for name, tensor in stack.parameters.items():
             view = torch.nn.Parameter(tensor.detach()[part])
-            self._pairs.append((tensor, view))
+            view.grad = stack.gradients[name][part]
             groups[stack.is_decayed(name)].append(view)
-        self._part = part
         settings = [
             {"params": found, "weight_decay": optim.weight_decay if is_decayed else 0.0}
             for is_decayed, found in groups.items()
@@ -301,9 +306,7 @@ class _Stepper:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, factor)
 
     def step(self) -> None:
-        """Moves the members' parameters by their gradients."""
-        for tensor, view in self._pairs:
-            view.grad = None if tensor.grad is None else tensor.grad[self._part]
+        """Moves the members' parameters by the stack's gradients."""
         self._optimizer.step()
         self._schedule.step()
 
@@ -326,10 +329,9 @@ def _steppers(stack: StackedNetwork, members: Sequence[Member], trainer: Trainer
     return found
 
 
-def _clip(parameters: Mapping[str, torch.Tensor], limit: float) -> None:
+def _clip(gradients: Sequence[torch.Tensor], limit: float) -> None:
     """Scales each member's gradient down to a norm, as torch.nn.utils.clip_grad_norm_ does for one network."""
-    found = [tensor.grad for tensor in parameters.values() if tensor.grad is not None]
-    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in found]).norm(dim=0)
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     factor = (limit / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in found:
+    for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))

@@ -9,7 +9,7 @@ Axes: M networks, B rows, S streams, C channels, D width, L classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -102,14 +102,15 @@ class StackedNetwork:
         self._streams = first.backbone.stream_names
         self._fusion = cast(AttentionFusion, first.backbone.fusion)
         self._trained = [name for name, _ in first.named_parameters()]
-        # Turned, because gradients of weights that lie as they are multiplied need no copy.
-        self._turned = {f"{name}.weight" for name, item in first.named_modules() if isinstance(item, nn.Linear)}
         states = [network.state_dict() for network in networks]
-        self.state = {name: self._stacked(name, [state[name] for state in states], device) for name in states[0]}
+        self.state = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
+        self.gradients = {name: torch.zeros_like(self.state[name]) for name in self._trained}
         for name in self._trained:
             self.state[name].requires_grad_()
         self._num_inputs: dict[str, int] = {}
         self._rates: dict[str, torch.Tensor] = {}
+        self._bounds: dict[str, torch.Tensor] = {}
+        self._kept: dict[str, torch.Tensor] = {}
         self._find_dropout(networks, device)
 
     @property
@@ -131,7 +132,7 @@ class StackedNetwork:
         """Gives (M, B, L) logits.
 
         Args:
-            vectors: (M, B, C) float32 for each stream of the networks, in their order. They may be overwritten.
+            vectors: (M, B, C) float32 for each stream of the networks, in their order. Training overwrites them.
             there: (M, B, S) bool, True = the row has the stream; None where every row has all of them.
             noise: From DropoutNoise, with at least B rows: training mode. None: evaluation.
         """
@@ -150,19 +151,11 @@ class StackedNetwork:
 
     def unstacked(self, state: Mapping[str, torch.Tensor], place: int) -> dict[str, torch.Tensor]:
         """Copies one network's state_dict to the CPU out of `state`, or out of a copy of it."""
-        found = {name: tensor.detach()[place].cpu() for name, tensor in state.items()}
-        return {
-            name: (tensor.t() if name in self._turned else tensor).clone(memory_format=torch.contiguous_format)
-            for name, tensor in found.items()
-        }
+        return {name: tensor.detach()[place].cpu().clone() for name, tensor in state.items()}
 
     def is_decayed(self, name: str) -> bool:
         """Whether weight decay applies to a parameter: to matrices, as mersuite.training.optim has it."""
         return self.state[name].ndim > 2
-
-    def _stacked(self, name: str, tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-        stacked = torch.stack([tensor.t() if name in self._turned else tensor for tensor in tensors])
-        return stacked.to(device).contiguous()
 
     def _find_dropout(self, networks: Sequence[Network], device: torch.device) -> None:
         """Notes rate and width of every dropout; it always stands before the linear layer whose input it drops."""
@@ -176,6 +169,8 @@ class StackedNetwork:
                 rates = torch.tensor([_dropout(network, waiting).p for network in networks], device=device)
                 if bool((rates > 0).any()):
                     self._rates[waiting] = rates.view(-1, 1, 1)
+                    bounds = (self._rates[waiting] * 2**_NOISE_BITS).round() - 2 ** (_NOISE_BITS - 1)
+                    self._bounds[waiting] = bounds.clamp(max=2 ** (_NOISE_BITS - 1) - 1).to(torch.int16)
                 waiting = None
 
     def _encode(
@@ -213,18 +208,23 @@ class StackedNetwork:
             elif not isinstance(module, nn.Dropout):
                 rows = module(rows)
             elif noise is not None and name in self._rates:
-                rate = self._rates[name]
-                bound = (rate * 2**_NOISE_BITS).round() - 2 ** (_NOISE_BITS - 1)
-                kept = noise[name][:, : rows.shape[1]] >= bound.clamp(max=2 ** (_NOISE_BITS - 1) - 1).to(torch.int16)
-                rows = rows * kept
-                scale = 1.0 / (1.0 - rate)
+                kept = self._kept_of(name, noise[name][:, : rows.shape[1]])
+                rows = rows * kept if rows.requires_grad else rows.mul_(kept)
+                scale = 1.0 / (1.0 - self._rates[name])
         return rows
 
+    def _kept_of(self, name: str, noise: torch.Tensor) -> torch.Tensor:
+        """Gives 1.0 for what a dropout keeps and 0.0 for what it drops, in memory that is used again."""
+        if name not in self._kept or self._kept[name].shape[1] < noise.shape[1]:
+            self._kept[name] = torch.empty(noise.shape, device=noise.device)
+        kept = self._kept[name][:, : noise.shape[1]]
+        return torch.ge(noise, self._bounds[name], out=kept)
+
     def _linear(self, name: str, rows: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
-        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"].unsqueeze(1)
-        if scale is None:
-            return torch.baddbmm(bias, rows, weight)
-        return torch.bmm(rows, weight) * scale + bias
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        gradients = self.gradients[weight], self.gradients[bias]
+        found: torch.Tensor = _Linear.apply(rows, self.state[weight], self.state[bias], scale, *gradients)
+        return found
 
     @torch.no_grad()
     def _standardised(
@@ -251,6 +251,43 @@ class StackedNetwork:
         inverse = torch.where(deviation > 1e-5 * mean.abs(), 1.0 / deviation.clamp(min=1e-30), 0.0)
         scaled = ((rows - mean.unsqueeze(1)) * inverse.unsqueeze(1)).clamp(-norm.limit, norm.limit)
         return scaled * real.unsqueeze(-1)
+
+
+class _Linear(torch.autograd.Function):
+    """Linear layers of M networks at once: rows (M, B, C), weight (M, D, C), bias (M, D), scale of the rows (M, 1, 1).
+
+    Gradients of weight and bias are written where they are told to be, once a step. Why: fresh memory for them costs
+    more than computing them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        scale: torch.Tensor | None,
+        weight_gradient: torch.Tensor,
+        bias_gradient: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.scale, ctx.gradients = scale, (weight_gradient, bias_gradient)
+        found = torch.bmm(rows, weight.transpose(1, 2))
+        if scale is not None:
+            found.mul_(scale)
+        return found.add_(bias.unsqueeze(1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        weight_gradient, bias_gradient = ctx.gradients
+        given = gradients[0]
+        torch.sum(given, 1, out=bias_gradient)
+        if ctx.scale is not None:
+            given = given * ctx.scale
+        torch.bmm(given.transpose(1, 2), rows, out=weight_gradient)
+        before = torch.bmm(given, weight) if ctx.needs_input_grad[0] else None
+        return before, None, None, None, None, None
 
 
 def _dropout(network: Network, name: str) -> nn.Dropout:
