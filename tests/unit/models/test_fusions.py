@@ -211,7 +211,8 @@ def test_runs_in_mixed_precision(name, token_rate):
     with torch.autocast("cpu", torch.bfloat16):
         fused = fusion(encoded)
     fused.tokens.float().sum().backward()
-    torch.testing.assert_close(fused.pooled.float(), fusion(encoded).pooled, rtol=0.1, atol=0.05)
+    exact = fusion(encoded).pooled
+    torch.testing.assert_close(fused.pooled.float(), exact, rtol=0.05, atol=0.05 * exact.std().item())
 
 
 @each_fusion
