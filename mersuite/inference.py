@@ -20,7 +20,7 @@ from mersuite.data.datamodule import predict_loader
 from mersuite.errors import ConfigError, DataError
 from mersuite.models.backbone import build_backbone
 from mersuite.models.base import BuildContext, StreamInfo
-from mersuite.models.network import Network, run_windows
+from mersuite.models.network import Network, run_windows, with_statistics_of
 from mersuite.prepare import FeatureReader
 from mersuite.provenance import versions
 from mersuite.run_folder import read_run_json
@@ -31,6 +31,8 @@ from mersuite.track import Fitted, Track
 _log = logging.getLogger(__name__)
 FORMAT_KEY = "mersuite_checkpoint"
 FORMAT_VERSION = 1
+LEAST_FOR_STATISTICS = 50
+"""Samples from which means and deviations of inputs may be taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,8 +320,30 @@ def check_fits(checkpoint: Checkpoint, reader: FeatureReader, samples: Sequence[
 def final_outputs(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> dict[str, Output]:
     """Gives one fold's outputs in the form that may be averaged over folds, by sample id."""
     known = None if checkpoint.context is None else checkpoint.context.streams
-    raw = raw_outputs(checkpoint.fitted, checkpoint.network, checkpoint.config, samples, reader, known)
+    kinds: dict[str, list[Sample]] = {}
+    for item in samples:
+        kinds.setdefault(checkpoint.track.standardised_among(checkpoint.config, item), []).append(item)
+    raw: dict[str, Output | None] = {}
+    for kind, members in kinds.items():
+        network = _restandardised(checkpoint, kind, members, reader) if kind else checkpoint.network
+        raw |= raw_outputs(checkpoint.fitted, network, checkpoint.config, members, reader, known)
     return {item.sample_id: checkpoint.fitted.apply(item, raw[item.sample_id]) for item in samples}
+
+
+def _restandardised(
+    checkpoint: Checkpoint, kind: str, samples: Sequence[Sample], reader: FeatureReader
+) -> Network | None:
+    """Gives the network with input statistics of the samples themselves."""
+    if checkpoint.network is None or checkpoint.context is None:
+        return checkpoint.network
+    if len(samples) < LEAST_FOR_STATISTICS:
+        raise ConfigError(
+            f"{len(samples)} samples of kind {kind!r} are asked, too few to standardise their inputs among themselves: "
+            f"need {LEAST_FOR_STATISTICS} or more, or a system that takes the training rows' statistics"
+        )
+    known = checkpoint.context.streams
+    loader = predict_loader(checkpoint.config, samples, reader, rank=0, world_size=1, known=known)
+    return with_statistics_of(checkpoint.network, loader, choose_device(checkpoint.config))
 
 
 def answer_with(checkpoint: Checkpoint, samples: Sequence[Sample], reader: FeatureReader) -> list[Prediction]:

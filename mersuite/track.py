@@ -267,6 +267,14 @@ class Track(ABC):
         """Gives a sample as it is asked at validation, scoring and prediction: without streams that may not be used."""
         return sample
 
+    def standardised_among(self, config: RunConfig, sample: Sample) -> str:
+        """Names the kind of asked samples whose statistics standardise this one's inputs; "" takes the training rows'.
+
+        Why: samples of another kind than all training rows lie elsewhere as a whole. It needs many of them at once, and
+        is transductive.
+        """
+        return ""
+
     def augment(self, config: RunConfig, batch: Batch) -> Batch:
         """Changes a training batch before the network sees it; randomness comes from PyTorch's global generator."""
         return batch

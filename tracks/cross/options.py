@@ -77,6 +77,9 @@ class CrossConfig:
             `silence` silences any. Why: they lack what listeners lack, and what else differs is the role.
         align_weight: Weight of the alignment in the loss.
         align_share: Share of candidates in a training batch, beside trainer.batch_size training rows.
+        restandardise: Standardise the inputs of listeners with the statistics of all listeners that are asked instead
+            of the training rows'. Why off: it is transductive, and held-out rows, whose people speak, cannot show what
+            it brings.
         pseudo_labels: When labels that were guessed for candidates are learned from, by a rule that validation rows
             fix; null never. The run is transductive then, too.
         head_dropout: Dropout on the fused vector before the last layer.
@@ -96,6 +99,7 @@ class CrossConfig:
     align: Literal["none", "coral", "adversarial"] = "none"
     align_weight: float = 1.0
     align_share: float = 0.5
+    restandardise: bool = False
     pseudo_labels: PseudoLabelConfig | None = None
     head_dropout: float = 0.1
     check_clips: int = 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from mersuite.errors import ConfigError, DataError, SubmissionError, did_you_mea
 from mersuite.formats.dialogue import is_dialogues
 from mersuite.formats.manifest import is_manifest, read_manifest
 from mersuite.predictions import is_prediction_file, read_predictions
+from mersuite.whole_files import whole_file
 from tracks.cross.dialogue import read_truths
 from tracks.cross.head import TARGET
 from tracks.cross.options import LABELS
@@ -125,13 +125,8 @@ def _zip_bytes(content: bytes) -> bytes:
 
 
 def _write(out: Path, content: bytes) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as stream:
+        stream.write(content)
 
 
 def _read_zip(path: Path) -> dict[str, str]:

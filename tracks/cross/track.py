@@ -100,6 +100,10 @@ class CrossTrack(Track):
         """Hides voice and words where the system answers for somebody who listens."""
         return as_listener(config, sample) if config.options.system == "listener" else sample
 
+    def standardised_among(self, config: RunConfig, sample: Sample) -> str:
+        """With cross.restandardise, listeners among all listeners that are asked."""
+        return OTHER if config.options.restandardise and sample.groups.get(ROLE) == OTHER else ""
+
     def augment(self, config: RunConfig, batch: Batch) -> Batch:
         """Silences some rows: takes all the streams away that a listener has none of."""
         import torch
@@ -228,9 +232,11 @@ class CrossTrack(Track):
         options: CrossConfig = config.options
         asked = {} if options.dialogue is None else {"dialogue": plain(options.dialogue)}
         chosen = {"selects_on_reported": True} if options.protocol == OFFICIAL else {}
-        seen = {} if self.unlabelled(config) is None else {"align": options.align}
+        seen: dict[str, Any] = {} if self.unlabelled(config) is None else {"align": options.align}
         if seen and options.pseudo_labels is not None:
             seen = {**seen, "pseudo_labels": plain(options.pseudo_labels)}
+        if options.restandardise:
+            seen = {**seen, "restandardise": True}
         transductive = options.prior == "estimate" or bool(seen)
         facts = {"system": options.system, "prior": options.prior, "transductive": transductive}
         return {**facts, **seen, **asked, **chosen}
