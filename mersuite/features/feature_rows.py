@@ -15,6 +15,8 @@ Level = Literal["utt", "fra"]
 STEP_HZ = 1.0
 """Nominal rate of rows that have no common clock, such as tokens and patches."""
 _PROBE_CLIPS = 8
+_EARLY_S = 6e-4
+"""As much a row may come before its due time: mkv files round times to milliseconds."""
 
 
 def uniform_rows(num_rows: int, num_wanted: int) -> np.ndarray:
@@ -60,8 +62,32 @@ def stream_names(feature: str, stream: str, levels: Sequence[Level]) -> dict[Lev
     return {level: output_name(f"{feature}-{level.upper()}", stream) for level in levels}
 
 
+def rows_on_show(times_s: Sequence[float] | np.ndarray, rate_hz: float) -> np.ndarray:
+    """Gives the row on show in each step of a clock: (step,) row numbers.
+
+    A row stands from the step on that it begins in. Rows as fast as the clock stand once each; slower ones are held,
+    the last as long as rows last as a rule.
+
+    Args:
+        times_s: When each row begins, rising, from 0 on; one a step at most.
+        rate_hz: Steps a second.
+
+    >>> rows_on_show([0.0, 0.5, 1.0], 2.0).tolist(), rows_on_show([0.0, 0.5, 1.0], 4.0).tolist()
+    ([0, 1, 2], [0, 0, 1, 1, 2, 2])
+    """
+    times = np.asarray(times_s, np.float64)
+    last_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    *steps, end = np.floor((np.append(times, times[-1] + last_s) + _EARLY_S) * rate_hz).astype(int)
+    return np.maximum(np.searchsorted(steps, np.arange(max(end, steps[-1] + 1)), side="right") - 1, 0)
+
+
 def level_signals(
-    rows: np.ndarray, rate_hz: float, names: Mapping[Level, str], pooled_hz: float | None
+    rows: np.ndarray,
+    rate_hz: float,
+    names: Mapping[Level, str],
+    pooled_hz: float | None,
+    *,
+    shown: np.ndarray | None = None,
 ) -> dict[str, Signal]:
     """Gives the streams of one clip: the mean of all rows, and the rows themselves or pooled.
 
@@ -70,12 +96,15 @@ def level_signals(
         rate_hz: Rows a second.
         names: Level to stream.
         pooled_hz: Rate of the stored rows; None keeps them all.
+        shown: Which row stands at each step of rate_hz, from rows_on_show; None where every row is a step. The mean
+            counts each row once.
     """
     made: dict[str, Signal] = {}
     if "utt" in names:
         mean = rows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         made[names["utt"]] = Signal(data=mean, rate_hz=0.0, ch_names=())
     if "fra" in names:
+        rows = rows if shown is None else rows[shown]
         pooled = rows.astype(np.float32, copy=False) if pooled_hz is None else pool_rows(rows, rate_hz, pooled_hz)
         made[names["fra"]] = Signal(data=pooled, rate_hz=pooled_hz or rate_hz, ch_names=())
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from mersuite.clip import Clip, Signal
 from mersuite.errors import ConfigError
 from mersuite.features.base import Extractor
 from mersuite.features.batched import Precision, answering, choose_device, layer_sum, to_numpy
-from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, stream_names
-from mersuite.features.picture_input import ChannelOrder, count_pictures, pixel_values, read_pictures
+from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, rows_on_show, stream_names
+from mersuite.features.picture_input import ChannelOrder, count_rows, is_face_array, iter_pictures, pixel_values
 from mersuite.features.pretrained import Pretrained, check_name, feature_name, library
+from mersuite.media.streams import stream_media
 from mersuite.schema import require, require_all
 
 TokenPooling = Literal["projection", "cls", "mean", "sum"]
@@ -83,8 +85,8 @@ class PictureConfig:
 class PictureExtractor(Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role of the stream.
 
-    Rows of fra stand at frames_hz (or rate_hz); sampled frames, whose distance differs from clip to clip, at a nominal
-    1 Hz.
+    Rows of fra stand at frames_hz (or rate_hz), where frames of a slower film are held; sampled frames, whose distance
+    differs from clip to clip, at a nominal 1 Hz.
     """
 
     Config = PictureConfig
@@ -131,25 +133,34 @@ class PictureExtractor(Extractor):
             ConfigError: If the model cannot be loaded or has no such layers.
         """
         config = self.config
-        pictures = [
-            read_pictures(
+        rate_hz = config.frames_hz if config.num_frames is None else STEP_HZ
+        times: list[list[float]] = [[] for _ in clips]
+        rows: list[list[np.ndarray]] = [[] for _ in clips]
+        pictures = self._pictures(clips)
+        while chunk := [*islice(pictures, config.batch_size)]:  # no more than a batch of film is held at once
+            for (index, time_s, _), row in zip(chunk, self._encode([image for *_, image in chunk]), strict=True):
+                times[index].append(time_s)
+                rows[index].append(row)
+        for clip, own, own_times in zip(clips, rows, times, strict=True):
+            has_clock = config.num_frames is None and not is_face_array(stream_media(clip, config.stream))
+            shown = rows_on_show(own_times, rate_hz) if has_clock else None
+            yield clip.clip_id, level_signals(np.stack(own), rate_hz, self._names, config.rate_hz, shown=shown)
+
+    def _pictures(self, clips: Sequence[Clip]) -> Iterator[tuple[int, float, np.ndarray]]:
+        """Gives clip number, seconds and picture, clip after clip."""
+        config = self.config
+        for index, clip in enumerate(clips):
+            for time_s, image in iter_pictures(
                 clip,
                 config.stream,
                 channel_order=config.channel_order,
                 num_frames=config.num_frames,
                 frames_hz=config.frames_hz,
-            )
-            for clip in clips
-        ]
-        rate_hz = config.frames_hz if config.num_frames is None else STEP_HZ
-        ends = np.cumsum([len(images) for images in pictures])
-        for clip, rows in zip(clips, np.split(self._encode([*_each(pictures)]), ends[:-1]), strict=True):
-            yield clip.clip_id, level_signals(rows, rate_hz, self._names, config.rate_hz)
+            ):
+                yield index, time_s, image
 
     def _count(self, clip: Clip) -> float:
-        return count_pictures(
-            clip, self.config.stream, num_frames=self.config.num_frames, frames_hz=self.config.frames_hz
-        )
+        return count_rows(clip, self.config.stream, num_frames=self.config.num_frames, frames_hz=self.config.frames_hz)
 
     def _rule(self) -> tuple[str, TokenPooling]:
         """Gives the class to load and how tokens become a vector."""
@@ -182,17 +193,13 @@ class PictureExtractor(Extractor):
         return getattr(tower, "hidden_size", None)
 
     def _encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Gives a row a picture."""
+        """Gives a row a picture, of one batch."""
         class_name, tokens = self._rule()
         device = choose_device(self.accelerator)
-        rows = []
         with answering(device, self.config.precision, self.config.batch_size):
             model = self._pretrained.load(class_name, device, self._changes())
-            for start in range(0, len(images), self.config.batch_size):
-                chunk = images[start : start + self.config.batch_size]
-                pixels = pixel_values(self._pretrained.processor, chunk).to(device)
-                rows.append(to_numpy(_vectors(model, pixels, tokens, self.config.layers)))
-        return np.concatenate(rows)
+            pixels = pixel_values(self._pretrained.processor, images).to(device)
+            return to_numpy(_vectors(model, pixels, tokens, self.config.layers))
 
     def _changes(self) -> tuple[tuple[str, Any], ...]:
         model_config = self._pretrained.config
@@ -201,11 +208,6 @@ class PictureExtractor(Extractor):
         if model_config.model_type == "clip":
             return (("projection_dim", model_config.projection_dim),)
         return ()
-
-
-def _each(pictures: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    for images in pictures:
-        yield from images
 
 
 def _model_class(model_config: Any) -> Any:
@@ -231,9 +233,14 @@ def _vectors(model: Any, pixels: torch.Tensor, tokens: TokenPooling, num_layers:
         states = output.hidden_states[len(output.hidden_states) - num_layers :]
         return torch.stack([state.float() for state in states]).sum(dim=(0, 2))
     total = _as_rows(layer_sum(output, num_layers))
+    num_prefix = _num_prefix_tokens(model.config, pixels, total.shape[1])
     if tokens == "cls":
+        if not num_prefix:
+            raise ConfigError(
+                f"tokens: a model of the kind {model.config.model_type} has no class token; choose mean or sum"
+            )
         return total[:, 0]
-    return total[:, _num_prefix_tokens(model.config, pixels, total.shape[1]) :].mean(dim=1)
+    return total[:, num_prefix:].mean(dim=1)
 
 
 def _as_rows(states: torch.Tensor) -> torch.Tensor:

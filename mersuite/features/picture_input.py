@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from mersuite.errors import DataError
 from mersuite.features.feature_rows import uniform_rows
 from mersuite.media.face_arrays import read_faces
 from mersuite.media.streams import stream_media
-from mersuite.media.video import probe, read_frames, sample_frames
+from mersuite.media.video import iter_frames, probe, read_frames, sample_frames
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -55,6 +55,36 @@ def read_pictures(
         raise DataError(f"{clip.clip_id}: {stream}: {error}") from error
 
 
+def iter_pictures(
+    clip: Clip, stream: str, *, channel_order: ChannelOrder, num_frames: int | None, frames_hz: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Gives the pictures of read_pictures one after the other, so that a film never lies whole in memory.
+
+    Args:
+        clip: As for read_pictures.
+        stream: As for read_pictures.
+        channel_order: As for read_pictures.
+        num_frames: As for read_pictures.
+        frames_hz: As for read_pictures.
+
+    Yields:
+        Seconds from the start of the stretch - of sampled pictures and of faces, which have no clock, by frames_hz -
+        and the picture: (height, width, 3) uint8, RGB.
+
+    Raises:
+        DataError: As read_pictures does.
+    """
+    media = stream_media(clip, stream)
+    if num_frames is not None or is_face_array(media):
+        images = read_pictures(clip, stream, channel_order=channel_order, num_frames=num_frames, frames_hz=frames_hz)
+        yield from ((index / frames_hz, image) for index, image in enumerate(images))
+        return
+    try:
+        yield from iter_frames(media.path, rate_hz=frames_hz, start_s=media.start_s, duration_s=media.duration_s)
+    except DataError as error:
+        raise DataError(f"{clip.clip_id}: {stream}: {error}") from error
+
+
 def _stretch(faces: np.ndarray, media: Media, frames_hz: float) -> np.ndarray:
     first = round(media.start_s * frames_hz)
     last = len(faces) if media.duration_s is None else first + round(media.duration_s * frames_hz)
@@ -66,8 +96,8 @@ def _stretch(faces: np.ndarray, media: Media, frames_hz: float) -> np.ndarray:
     return faces[first:last]
 
 
-def count_pictures(clip: Clip, stream: str, *, num_frames: int | None, frames_hz: float) -> float:
-    """Gives about how many pictures `read_pictures` would give, without decoding.
+def count_rows(clip: Clip, stream: str, *, num_frames: int | None, frames_hz: float) -> float:
+    """Gives about how many rows of a picture each a clip has, without decoding: those of a film stand at frames_hz.
 
     Raises:
         DataError: If the file cannot be read.
@@ -79,8 +109,7 @@ def count_pictures(clip: Clip, stream: str, *, num_frames: int | None, frames_hz
         return media.duration_s * frames_hz
     if is_face_array(media):
         return len(read_faces(media.path, channel_order="rgb"))
-    info = probe(media.path)
-    return (info.duration_s - media.start_s) * min(frames_hz, info.rate_hz or frames_hz)
+    return (probe(media.path).duration_s - media.start_s) * frames_hz
 
 
 def pixel_values(processor: Any, images: Sequence[np.ndarray], **options: Any) -> torch.Tensor:

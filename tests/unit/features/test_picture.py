@@ -151,6 +151,34 @@ def test_film_frames_are_sampled_or_taken_at_the_rate(models, tmp_path):
     assert (thinned.data.shape, thinned.rate_hz) == ((10, 32), 5.0)
 
 
+def test_rows_of_a_slow_film_stand_at_the_rate_that_is_told(models, tmp_path):
+    clip = film_clip(tmp_path, "film", num_frames=16, rate_hz=8)  # 2 s
+    every = extractor(models("vit"), stream="video", pooling=("utt", "fra"))
+    own = extractor(models("vit"), stream="video", pooling=("utt", "fra"), frames_hz=8.0)
+    signals, expected = (vectors(made(part, [clip])["film"]) for part in (every, own))
+    assert (expected["vit-FRA"].shape, signals["vit-FRA"].shape) == ((16, 32), (50, 32))
+    on_show = np.ceil((np.arange(50) + 1) * 8 / 25).astype(int) - 1  # the last frame that begins before a step ends
+    np.testing.assert_allclose(signals["vit-FRA"], expected["vit-FRA"][on_show], atol=1e-5)
+    np.testing.assert_allclose(signals["vit-UTT"], expected["vit-UTT"], atol=1e-5)  # the mean is over frames
+    pooled = extractor(models("vit"), stream="video", pooling=("fra",), rate_hz=1.0)
+    assert made(pooled, [clip])["film"]["vit-FRA"].data.shape == (2, 32)
+    assert pooled.estimate_bytes([clip]) == 2 * 32 * 4
+
+
+def test_no_more_than_a_batch_of_film_is_held(models, tmp_path, monkeypatch):
+    clip = film_clip(tmp_path, "film", num_frames=20, rate_hz=10)
+    read, encoded = [], []
+    frames = picture_input.iter_frames
+    monkeypatch.setattr(
+        picture_input, "iter_frames", lambda *a, **k: (read.append(1) or pair for pair in frames(*a, **k))
+    )
+    part = extractor(models("vit"), stream="video", batch_size=4)
+    encode = part._encode
+    monkeypatch.setattr(part, "_encode", lambda images: encoded.append(len(read)) or encode(images))
+    made(part, [clip])
+    assert encoded == [4, 8, 12, 16, 20]
+
+
 def test_peak_of_motion_is_where_most_moves_and_no_cut():
     images = np.zeros((40, 32, 32, 3), np.uint8)
     images[30:] = 200  # a cut
@@ -177,6 +205,13 @@ def test_estimate_is_what_is_stored(models, clips, knobs):
     part = extractor(models("clip"), pooling=("utt", "fra"), **knobs)
     stored = sum(signal.data.nbytes for streams in made(part, clips).values() for signal in streams.values())
     assert part.estimate_bytes(clips) == pytest.approx(stored, rel=0.05)
+
+
+def test_a_class_token_that_a_model_has_not_is_refused(models, tmp_path, rng):
+    clip = face_clip(tmp_path, "clip", 2, rng)
+    assert made(extractor(models("siglip"), tokens="mean"), [clip])["clip"]["siglip-UTT_speaker"].data.shape == (1, 32)
+    with pytest.raises(ConfigError, match="a model of the kind siglip_vision_model has no class token; choose mean"):
+        made(extractor(models("siglip"), tokens="cls"), [clip])
 
 
 def test_knobs_that_do_not_fit_the_model_are_refused_in_the_survey(models, clips):

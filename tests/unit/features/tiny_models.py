@@ -128,6 +128,7 @@ _MODELS: Mapping[str, Callable[[], Any]] = {
     ),
     "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**VISION)),
     "vit": lambda: transformers.ViTModel(transformers.ViTConfig(**VISION)),
+    "siglip": lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION)),
     "blip2": _blip2,
     "videomae": _video_mae,
     "hubert-base": lambda: transformers.HubertModel(transformers.HubertConfig(**SOUND)),
