@@ -96,7 +96,7 @@ class NpyExtractor(Extractor):
         """Looks for clips without a file and at the headers of all files.
 
         Raises:
-            DataError: If no clip has a file; one lacks it and missing is "refuse"; a file is unreadable, holds no
+            DataError: If a clip lacks a file and missing is "refuse"; a file is unreadable, holds no
                 floats, is empty, or holds frames and neither rate_hz nor pool is set; or widths differ between files.
         """
         there = [clip for clip in clips if self.stream in clip.media]
@@ -104,7 +104,12 @@ class NpyExtractor(Extractor):
         if clips and not there:
             folders = {name.removeprefix(PREFIX) for clip in clips for name in clip.media if name.startswith(PREFIX)}
             hint = did_you_mean(self.config.folder, folders) if folders else "there is no folder of features at all"
-            raise DataError(f"{self.stream}: none of the {len(clips)} clips has a file there; {hint}")
+            told = f"{self.stream}: none of the {len(clips)} clips has a file there; {hint}"
+            if self.config.missing == "refuse":
+                raise DataError(told)
+            # Why no error: features of listeners are there for candidates alone, and `fit` reads training clips alone.
+            _log.warning("%s; the stream is masked everywhere", told)
+            return
         if lacking:
             share = f"{len(lacking)} of {len(clips)} clips ({len(lacking) / len(clips):.1%})"
             if self.config.missing == "refuse":

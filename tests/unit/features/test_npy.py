@@ -148,10 +148,15 @@ def test_missing_files_are_masked_and_counted_if_asked(folder, caplog):
     assert f"features/{FOLDER}: 1 of 2 clips (50.0%) have no file and are masked" in caplog.text
 
 
-@pytest.mark.parametrize("missing", ["refuse", "mask"])
-def test_a_folder_that_no_clip_has_is_refused_with_the_others_named(folder, missing):
+def test_a_folder_that_no_clip_has_is_refused_with_the_others_named(folder):
     with pytest.raises(DataError, match=r"none of the 1 clips has a file there; choose one of: other"):
-        extractor_of(missing=missing).survey([clip_of(folder, "a", None)])
+        extractor_of().survey([clip_of(folder, "a", None)])
+
+
+def test_a_folder_that_only_other_clips_have_is_told_where_missing_files_are_masked(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        extractor_of(missing="mask").survey([clip_of(folder, "a", None)])
+    assert "none of the 1 clips has a file there; choose one of: other; the stream is masked" in caplog.text
 
 
 def test_no_folder_at_all_is_said():
