@@ -20,6 +20,7 @@ import numpy as np
 
 from mersuite.clip import Prediction
 from mersuite.errors import SubmissionError
+from mersuite.whole_files import whole_file
 
 FORMAT_KEY = "mersuite_predictions"
 FORMAT_VERSION = 1
@@ -66,16 +67,10 @@ def write_predictions(path: Path, header: PredictionHeader, predictions: Iterabl
         seen.add(prediction.sample_id)
         lines.append(_line(path, prediction))
     head = {FORMAT_KEY: FORMAT_VERSION, **asdict(header), "num_predictions": len(lines)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write("\n".join([json.dumps(head, default=_plain), *lines]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(("\n".join([json.dumps(head, default=_plain), *lines]) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
     return len(lines)
 
 

@@ -5,35 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import scipy.io
 
 from mersuite.errors import DataError
+from mersuite.whole_files import whole_file
 
 _HEADER_BYTES = 128
 _COMPRESSED = 15
 MARKER = "fake.json"
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing under a temporary name; it gets its own name when all has been written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            yield stream
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_mat(path: Path, variables: Iterable[tuple[str, np.ndarray]]) -> None:

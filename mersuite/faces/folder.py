@@ -29,10 +29,11 @@ from mersuite.errors import DataError
 from mersuite.faces.analysis import VIDEO, FaceAnalysis, analyse
 from mersuite.faces.config import FacesConfig
 from mersuite.faces.detectors import check_detector, opencv
-from mersuite.faces.journal import ROLES, Journal, face_path, picture_path, whole_file
+from mersuite.faces.journal import ROLES, Journal, face_path, picture_path
 from mersuite.media.streams import stream_media
 from mersuite.media.video import probe
 from mersuite.progress import progress_bars
+from mersuite.whole_files import whole_file
 
 COLUMNS = (
     "name",

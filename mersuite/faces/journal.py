@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mersuite.clip import Clip, Media
 from mersuite.errors import DataError
 from mersuite.faces.analysis import VIDEO, VOICE
 from mersuite.faces.config import FacesConfig
 from mersuite.schema import plain
+from mersuite.whole_files import whole_file
 
 ROLES = ("speaker", "listener")
 JOURNAL = "faces.jsonl"
@@ -29,19 +27,6 @@ def face_path(out: Path, role: str, name: str) -> Path:
 def picture_path(out: Path, name: str) -> Path:
     """The file of a debug picture."""
     return out / "debug" / f"{name}.png"
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing under a temporary name; it gets its own name when all has been written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            yield stream
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Journal:

@@ -8,7 +8,6 @@ numpy's own rebuilding code is not called either, because it trusts what the fil
 from __future__ import annotations
 
 import lzma
-import os
 import pickle
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from mersuite.errors import DataError
+from mersuite.whole_files import whole_file
 
 _CURE = "download it again, or ask who wrote it for plain numbers and text"
 _SUFFIX = "_corpus"
@@ -103,14 +103,8 @@ def write_label_npz(path: Path, corpora: Mapping[str, Mapping[str, Mapping[str, 
     for name, rows in corpora.items():
         arrays[name] = np.empty((), object)
         arrays[name][()] = {clip: dict(labels) for clip, labels in rows.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _refuse_large(size_bytes: int, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mersuite.panels import Calibration, Confusion, Panel, Section, Timeline
 from mersuite.report import charts, html, labels, parts
 from mersuite.results import FinishedRun, read_run
 from mersuite.track import Track
+from mersuite.whole_files import whole_file
 
 
 def write_report(run: Path, out: Path, *, clips: Sequence[str] = (), track: Track | None = None) -> dict[str, Any]:
@@ -89,10 +89,5 @@ def _chart(panel: Panel, name: str) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as stream:
+        stream.write(text.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mersuite.errors import SubmissionError
+from mersuite.whole_files import whole_file
 from tracks.ps.layout import LABEL_MAX, LABEL_MIN, row_id
 
 COLUMNS = ("sample_id", "valence", "arousal")
@@ -68,16 +69,12 @@ def rows_of(answers: Mapping[str, Any], ids: Mapping[str, Sequence[int]] | None 
 
 def write_rows(rows: Iterable[tuple[str, int, int]], out: Path) -> None:
     """Writes predictions.csv whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(rows)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    with whole_file(out) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _check_covered(ratings: Mapping[str, np.ndarray], ids: Mapping[str, Sequence[int]]) -> None:
