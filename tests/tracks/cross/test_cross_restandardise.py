@@ -19,7 +19,14 @@ from mersuite.inference import answer, load_checkpoint
 from mersuite.prepare.ready import ready_reader
 from tracks.cross.submission import read_answers
 
-QUICK = {"trainer__max_epochs": 12, "cv__folds": 2, "evaluate": ["listener"], "cross__silence": 0.3}
+QUICK = {
+    "trainer__max_epochs": 20,
+    "trainer__batch_size": 8,
+    "optim__lr": 5e-3,
+    "cv__folds": 2,
+    "evaluate": ["listener"],
+    "cross__silence": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
