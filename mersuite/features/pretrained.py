@@ -33,6 +33,9 @@ _NEEDED: Mapping[Kind, tuple[tuple[str, ...], ...]] = {
 _MAX_REASON = 160
 """Characters kept of what transformers says; some of its messages list every model there is."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_LOADED_FIRST = ("model.safetensors", "model.safetensors.index.json")
+"""Where one of these is there, transformers leaves pytorch_model.bin alone; other safetensors, of adapters, it does not
+load."""
 _UNUSED_WEIGHTS = ("pooler", "masked_spec_embed", "mask_token", "position_ids")
 """What published checkpoints may lack, because no feature passes through it."""
 
@@ -285,7 +288,8 @@ def _commit(source: Source) -> str:
 
 def _deciding_files(folder: Path) -> Sequence[Path]:
     """Gives the files that numbers depend on, sorted; where there are weights of two forms, those that are loaded."""
-    weights = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
+    patterns = _WEIGHTS if any((folder / name).is_file() for name in _LOADED_FIRST) else _WEIGHTS[::-1]
+    weights = next((found for pattern in patterns if (found := sorted(folder.glob(pattern)))), [])
     others = [path for suffix in (".json", ".txt", ".model") for path in folder.glob(f"*{suffix}")]
     return sorted([*weights, *others])
 

@@ -150,6 +150,20 @@ def test_digest_changes_with_weights_processor_and_configuration_and_not_with_th
     assert len({before, changed, picture(folder).state_digest()}) == 3
 
 
+def test_weights_that_are_loaded_decide_beside_others_that_are_not(copied, tmp_path, rng):
+    from safetensors.torch import load_file
+
+    folder = copied("vit")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    clip = face_clip(tmp_path, "clip", 1, rng)
+    first, rows = picture(folder).state_digest(), made(picture(folder), [clip])["clip"]["vit-UTT_speaker"].data
+    torch.save({key: item * 1.1 for key, item in weights.items()}, folder / "pytorch_model.bin")
+    assert not np.allclose(made(picture(folder), [clip])["clip"]["vit-UTT_speaker"].data, rows)
+    assert picture(folder).state_digest() != first
+
+
 @pytest.fixture
 def hub(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Gives a way to put commits of a tiny model into a hub's cache, which is read without a network."""
