@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mersuite.clip import Prediction, Sample
 from mersuite.data.unlabelled import Guess, Teacher, with_guesses
-from mersuite.inference import decoded, raw_outputs
+from mersuite.inference import Checkpoint, answer_with
 from mersuite.models.network import Network
 from mersuite.run_folder import is_first_process
 from mersuite.training.folds import TRAINED, FoldRun, FoldStart, known_outputs, train_network
@@ -53,17 +52,21 @@ def _round_of(run: FoldRun, number: int) -> FoldRun:
 
 
 def _guesses(run: FoldRun, start: FoldStart, teacher: Teacher, network: Network) -> Mapping[str, Guess]:
-    """Lets the teacher guess from what the network answers to validation and unlabelled samples."""
+    """Lets the teacher guess from what `predict` would answer to validation and unlabelled samples by now."""
     fitted, streams = start.fitted, None if start.context is None else start.context.streams
     seen = known_outputs(run, fitted, network, start.train, streams) if fitted.calibrates_on_train else []
     fitted.calibrate(known_outputs(run, fitted, network, start.val, streams), seen)
-
-    def answers(samples: Sequence[Sample]) -> list[Prediction]:
-        raw = raw_outputs(fitted, network, run.config, samples, run.reader, streams)
-        final = {item.sample_id: fitted.apply(item, raw[item.sample_id]) for item in samples}
-        return decoded(run.track, run.config, samples, final)
-
-    return teacher.teach(answers(start.val), answers(start.unlabelled))
+    asked = Checkpoint(
+        track=run.track,
+        config=run.config,
+        evaluation=run.evaluation,
+        fold=run.fold.index,
+        fitted=fitted,
+        network=network,
+        context=start.context,
+    )
+    val, unlabelled = (answer_with(asked, rows, run.reader) for rows in (start.val, start.unlabelled))
+    return teacher.teach(val, unlabelled)
 
 
 def tidy_rounds(folder: Path) -> None:
