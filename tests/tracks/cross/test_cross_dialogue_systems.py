@@ -21,11 +21,12 @@ from mersuite.clip import Batch, Output, Sample, WindowKey
 from mersuite.config import RunConfig, with_overrides
 from mersuite.data.collate import IGNORED_CLASS
 from mersuite.data.fake_dialogue import Rule
-from mersuite.errors import ConfigError
+from mersuite.errors import ConfigError, SubmissionError
 from mersuite.inference import answer_with, find_checkpoints, load_checkpoint
 from mersuite.models.base import Fused
 from mersuite.prepare import FeatureReader
-from tracks.cross.dialogue import LAST_OWN, LAST_PARTNER, read_dialogue_data
+from mersuite.track import ScoreRequest
+from tracks.cross.dialogue import LAST_OWN, LAST_PARTNER, read_dialogue_data, read_truths
 from tracks.cross.dialogue_head import EARLIER, DialogueHead, earlier_losses
 from tracks.cross.dialogue_systems import DialogueFitted, dialogue_evaluations
 from tracks.cross.options import DIALOGUE_SYSTEMS, CrossConfig, DialogueConfig
@@ -194,6 +195,15 @@ def test_predictions_of_the_test_file_are_scored_against_it(run: RunConfig, tmp_
     assert api.score("cross", pred=out, target=place, options={})["num_rows"] == 8
     api.predict(run.run.dir, out=tmp_path / "n.jsonl")
     assert api.score("cross", pred=tmp_path / "n.jsonl", target=place, options={})["num_rows"] == 8
+
+
+def test_predictions_that_lack_an_asked_turn_are_refused(run: RunConfig):
+    track, truths = registry.load("cross"), read_truths(run.data.place)
+    answers = {name: label for name, label in truths.items() if name.endswith(".current")}
+    assert track.score(answers, truths, ScoreRequest())["num_rows"] == len(answers) == 12
+    answers.pop("test_dia12_utt0.current")
+    with pytest.raises(SubmissionError, match=r"1 of 12 names have no prediction: test_dia12_utt0\.current"):
+        track.score(answers, truths, ScoreRequest())
 
 
 def test_answers_do_not_depend_on_what_the_baselines_are_told(run: RunConfig):
