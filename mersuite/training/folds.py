@@ -312,6 +312,7 @@ def train_network(run: FoldRun, start: FoldStart, network: Network) -> Network:
         )
         _fit_network(run, module, data)
     state = load_tensors(run.folder / BEST_WEIGHTS)["state_dict"]
+    network.float()  # answers are computed in float32, whatever the weights were trained in
     network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
     return network.eval()
 
