@@ -17,6 +17,8 @@ from mersuite.features.base import Extractor
 from mersuite.prepare.plan import Group
 
 _CHUNK_CLIPS = 8
+_NAMED_CLIPS = 5
+"""Clips that a message names; a unit may hold a hundred."""
 _THREAD_KEYS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -84,7 +86,8 @@ def extract_unit(extractor: Extractor, clips: Sequence[Clip]) -> Extracted:
     start = time.perf_counter()
     streams: dict[str, dict[str, Signal]] = {}
     kind = type(extractor).__name__
-    names = ", ".join(clip.clip_id for clip in clips)
+    names = ", ".join(clip.clip_id for clip in clips[:_NAMED_CLIPS])
+    names += f" and {len(clips) - _NAMED_CLIPS} more" if len(clips) > _NAMED_CLIPS else ""
     try:
         for clip_id, made in extractor.extract(clips):
             if clip_id in streams or clip_id not in {clip.clip_id for clip in clips}:

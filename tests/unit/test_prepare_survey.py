@@ -15,7 +15,7 @@ from mersuite.errors import DataError, StoreError
 from mersuite.features.base import Extractor, output_name
 from mersuite.prepare import fingerprint, prepare, stream_fingerprints
 from mersuite.prepare.plan import make_plan
-from mersuite.prepare.work import make_units
+from mersuite.prepare.work import extract_unit, make_units
 
 
 class Watchful(Extractor):
@@ -187,3 +187,15 @@ def test_an_extractor_may_ask_for_more_clips_at_once(clips: list[Clip]):
         groups = make_plan(many, {"v": extractor}, None, 1).groups
         sizes.append({len(unit.groups) for unit in make_units(groups, 1)})
     assert sizes == [{8}, {16}]
+
+
+def test_a_fault_of_many_clips_names_a_few_of_them(clips: list[Clip]):
+    class Broken(Watchful):
+        def extract(self, clips: Sequence[Clip]):
+            raise DataError("out of memory")
+
+    many = [replace(clips[1], clip_id=f"m{index}") for index in range(9)]
+    with pytest.raises(DataError, match=r"^m0, m1, m2, m3, m4 and 4 more: out of memory$"):
+        extract_unit(Broken(), many)
+    with pytest.raises(DataError, match=r"^m0, m1: out of memory$"):
+        extract_unit(Broken(), many[:2])
