@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mersuite.clip import Output, Prediction, Sample
-from mersuite.config import RunConfig, with_overrides
+from mersuite.config import RunConfig
 from mersuite.data.unlabelled import Unlabelled
 from mersuite.errors import ConfigError, did_you_mean
 from mersuite.formats.mer2026 import read_names
@@ -217,11 +217,13 @@ class CrossTrack(Track):
         return self._say_what_is_seen(config, found) if off else found
 
     def _say_what_is_seen(self, config: RunConfig, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-        configs = [with_overrides(config, item.overrides) for item in evaluations]
-        return [
-            item if self.unlabelled(its) is None else replace(item, protocol=with_seen(item.protocol, its.options))
-            for item, its in zip(evaluations, configs, strict=True)
-        ]
+        found = []
+        for item in evaluations:
+            changed = {key.removeprefix("cross."): value for key, value in item.overrides.items() if "cross." in key}
+            options = replace(config.options, **changed)
+            sees = self.unlabelled(replace(config, options=options)) is not None
+            found.append(replace(item, protocol=with_seen(item.protocol, options)) if sees else item)
+        return found
 
     def resampled_by(self, config: RunConfig) -> str:
         """Clips, or what folds go by, such as dialogues: clips of one dialogue are no draws of their own."""

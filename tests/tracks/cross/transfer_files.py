@@ -41,8 +41,6 @@ CONFIG: Mapping[str, Any] = {
     "runtime.prepare_workers": 1,
     "runtime.threads": 1,
 }
-AS_OWN: Mapping[str, Any] = {"cross.other": {**CONFIG["cross.own"], "face": [LISTENER, FOLDERS["f"]]}}
-"""Overrides that take the speaker's voice and words for the listener's, as the organisers do."""
 
 
 def write_vectors(
@@ -82,6 +80,7 @@ def config_of(root: Path, **overrides: Any) -> RunConfig:
 def candidates_waf(root: Path, run: Path, evaluation: str | None = None) -> dict[str, float]:
     """Scores a finished run's answers to the candidates against their truth, which nothing else reads."""
     out = run / f"{evaluation or 'main'}.jsonl"
-    places = [f"data.root={root}", f"store.path={root.parent / 'store'}", "runtime.progress=false"]
+    places = [f"data.root={root}", f"store.path={root.parent / 'store'}"]
+    places += ["runtime.progress=false", "runtime.prepare_workers=1", "runtime.threads=1"]
     api.predict(run, out=out, evaluation=evaluation, overrides=places)
     return api.score("cross", pred=out, target=root / "track1_test.csv", options={})
