@@ -62,8 +62,6 @@ def write_vectors(
             root, {path: write for path, write in clip_files(config, clip).items() if path.startswith(wanted)}
         )
     write_missing(root, {path: write for path, write in table_files(drawn, []).items() if path.endswith(".csv")})
-    first = drawn.train[0].name  # `npy` refuses a folder with no file of the clips at hand; nobody reads this one
-    np.save(root / PREFIX / LISTENER / f"{first}.npy", np.load(root / PREFIX / FOLDERS["f"] / f"{first}.npy"))
     if distort is not None:
         for path in (root / PREFIX / LISTENER).glob("*.npy"):
             np.save(path, distort(np.load(path)).astype(np.float32))
