@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def analyse(clip: Clip, config: FacesConfig) -> FaceAnalysis:
         tracks = link(found.detections, found.times_s, found.scenes, config)
         people = choose(tracks, config.num_people)
         crops = read_crops(video, found, people, config)
-        motions = [_motion(track, faces, config) for track, faces in zip(people, crops, strict=True)]
+        motions = _motions(people, crops, config)
         sound = _sound(clip, video)
     except MersuiteError as error:
         raise type(error)(f"{clip.clip_id}: {str(error).removeprefix(f'{clip.clip_id}: ')}") from error
@@ -75,16 +75,27 @@ def analyse(clip: Clip, config: FacesConfig) -> FaceAnalysis:
         crops=crops,
         motions=motions,
         voice=voice,
-        decision=decide(motions, voice, found.times_s, config),
+        decision=_decision(found, motions, voice, config),
     )
 
 
-def _motion(track: Track, faces: np.ndarray, config: FacesConfig) -> np.ndarray:
-    """By the opening of the mouth where landmarks tell it in most frames, else by the pictures."""
-    known = np.isfinite(track.opening) & track.seen
-    if known.sum() >= _KNOWN_SHARE * max(track.seen.sum(), 1):
-        return opening_motion(np.where(known, track.opening, np.nan))
-    return mouth_motion(faces, track.seen, margin=config.margin)
+def _decision(found: Scan, motions: Sequence[np.ndarray], voice: Voice | None, config: FacesConfig) -> Decision:
+    decision = decide(motions, voice, found.times_s, config)
+    if not motions and any(found.detections.values()):
+        return replace(decision, reason=f"no face was seen for min_track_s={config.min_track_s:g} s")
+    return decision
+
+
+def _motions(people: Sequence[Track], crops: np.ndarray, config: FacesConfig) -> list[np.ndarray]:
+    """By the opening of mouths where landmarks tell it in most frames of everybody, else by the pictures.
+
+    Why everybody: the two are in different units, and people are compared.
+    """
+    openings = [np.where(track.seen, track.opening, np.nan) for track in people]
+    shares = [np.isfinite(opening).sum() / track.seen.sum() for opening, track in zip(openings, people, strict=True)]
+    if min(shares, default=0.0) >= _KNOWN_SHARE:
+        return [opening_motion(opening) for opening in openings]
+    return [mouth_motion(faces, track.seen, margin=config.margin) for track, faces in zip(people, crops, strict=True)]
 
 
 def _sound(clip: Clip, video: Media) -> np.ndarray | None:

@@ -35,9 +35,11 @@ class FacesConfig:
         num_people: How many faces are kept.
         max_gap_s: A face that is lost for at most so long is interpolated; when it is lost for longer, these frames
             count as not seen.
-        min_track_s: Shorter tracks are dropped. Why: false detections rarely last.
+        min_track_s: Shorter tracks are dropped, but not those that last as long as a shorter clip. Why: false
+            detections rarely last.
         smooth_s: Standard deviation of the smoothing of boxes in time.
-        cut_threshold: A scene is cut where colour histograms of neighbouring frames differ by more than this share.
+        cut_threshold: A scene is cut where colour histograms of neighbouring frames differ by more than this share; it
+            is cut, too, where light and dark have changed places.
         max_lag_s: Sound and picture may be apart by so much, in either direction.
         min_shift_s: Chance is measured with the sound shifted by at least this. Why: closer than that the shifted sound
             still agrees with the same syllable.

@@ -16,7 +16,8 @@ _MIN_SHIFTS = 8
 _STILL = 0.25
 """A mouth that moves by less than this share of the liveliest one is taken for still: its agreement shrinks."""
 _NOISE = 0.012
-"""Standard deviation of a mouth's motion, in units of contrast, that noise and compression reach without any motion."""
+"""Standard deviation of a mouth's motion that noise and compression reach without any, in units of contrast; jitter of
+landmarks stays below it, too, in shares of the box's side."""
 _CLEAR_LEAD = 0.25
 """A lead over the next person of less than this share of the best agreement limits the confidence."""
 
@@ -105,7 +106,9 @@ def _agreements(motions: Sequence[np.ndarray], drive: np.ndarray, step_s: float,
     """For each person and circular shift of the voice the largest correlation within max_lag_s of it, (person, frame).
 
     Why not correlation alone: a still mouth has one too, with whatever the picture's compression does in step with the
-    other's mouth. So the deviation that it is divided by is never less than a share of the liveliest mouth's.
+    other's mouth. So the deviation that it is divided by is never less than a share of the liveliest mouth's. That of
+    the voice is taken where the mouth is known, and is never less than over the whole clip: else a face that is seen
+    only in a pause would agree with next to nothing.
     """
     sound = gaussian_filter1d(drive, _SMOOTH_S / step_s, mode="nearest")
     sound = sound - sound.mean()
@@ -113,11 +116,16 @@ def _agreements(motions: Sequence[np.ndarray], drive: np.ndarray, step_s: float,
     mouths = np.array([_prepared(motion, step_s) for motion in motions])
     spreads = np.sqrt((mouths**2).sum(1) / known.sum(1))
     spreads = np.hypot(spreads, _STILL * spreads.max()) / np.hypot(1, _STILL * (len(motions) > 1))
-    scales = spreads * np.sqrt(known.sum(1) * known.mean(1) * np.sum(sound**2))
-    products = np.fft.irfft(np.conj(np.fft.rfft(mouths)) * np.fft.rfft(sound), len(drive))
-    correlations = products / np.maximum(scales, 1e-12)[:, None]
+    energies = np.maximum(_circular(known.astype(float), sound**2), known.mean(1, keepdims=True) * np.sum(sound**2))
+    scales = (spreads * np.sqrt(known.sum(1)))[:, None] * np.sqrt(energies)
+    correlations = _circular(mouths, sound) / np.maximum(scales, 1e-12)
     num_lags = int(max_lag_s / step_s + 1e-6)
     return maximum_filter1d(correlations, 2 * num_lags + 1, axis=1, mode="wrap")
+
+
+def _circular(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums of products of each row with the values that lie k frames later, for each k, (row, frame)."""
+    return np.fft.irfft(np.conj(np.fft.rfft(rows)) * np.fft.rfft(values), len(values))
 
 
 def _prepared(motion: np.ndarray, step_s: float) -> np.ndarray:

@@ -19,6 +19,8 @@ _LEAST_IOU_AFTER_GAP = 0.3
 _SIZE_RATIO = 1.7
 _FORBIDDEN = 1e6
 _MIN_DETECTIONS = 2
+_WHOLE_SHARE = 0.8
+"""A track of this share of a clip lasts long enough, however short the clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,10 @@ def link(
             track.frames.append(frame)
             track.found.append(detection)
     searched = np.array(sorted(detections))
-    closed = [_closed(track, times_s, scenes, searched, config) for track in every if _lasts(track, times_s, config)]
+    least_s = min(config.min_track_s, _WHOLE_SHARE * float(times_s[-1] - times_s[0])) if len(times_s) else 0.0
+    least = min(_MIN_DETECTIONS, len(searched))
+    lasting = [track for track in every if len(track.frames) >= least and _length_s(track, times_s) >= least_s]
+    closed = [_closed(track, times_s, scenes, searched, config) for track in lasting]
     return sorted(closed, key=lambda track: -track.weight)
 
 
@@ -150,9 +155,8 @@ def _cost(expected: np.ndarray, box: np.ndarray, is_fresh: bool) -> float:
     return 1 - overlap + 0.5 * apart
 
 
-def _lasts(track: _Open, times_s: np.ndarray, config: FacesConfig) -> bool:
-    length_s = times_s[track.frames[-1]] - times_s[track.frames[0]]
-    return bool(len(track.frames) >= _MIN_DETECTIONS and length_s >= config.min_track_s)
+def _length_s(track: _Open, times_s: np.ndarray) -> float:
+    return float(times_s[track.frames[-1]] - times_s[track.frames[0]])
 
 
 def _closed(track: _Open, times_s: np.ndarray, scenes: np.ndarray, searched: np.ndarray, config: FacesConfig) -> Track:

@@ -132,6 +132,28 @@ def test_no_track_goes_on_over_a_scene_cut(tmp_path: Path):
     assert roles(analysis) == ("left", "right")
 
 
+def test_no_track_goes_on_over_a_cut_to_people_who_changed_places_before_the_same_wall(tmp_path: Path):
+    images = frames(0, 0, None).copy()
+    images[40:] = images[40:, :, ::-1]
+    analysis = judged(tmp_path, images, voices(0)[0].sound)
+    assert np.flatnonzero(np.diff(analysis.found.scenes)).tolist() == [39]
+    assert [track.seen.sum() for track in analysis.people] == [40, 40]
+    assert roles(analysis) == ("left", "right")
+
+
+def test_faces_in_a_clip_of_a_moment_are_cut_and_said_to_be_too_short(tmp_path: Path):
+    analysis = judged(tmp_path, frames(0, 0, None)[:8], voices(0)[0].sound[: SOUND_HZ // 3])
+    assert analysis.crops.shape[:2] == (2, 8)
+    assert analysis.decision.reason.startswith("too short to tell (8 frames)")
+
+
+def test_faces_that_were_seen_too_shortly_are_not_said_to_be_absent(tmp_path: Path):
+    images = pair_frames((STILL, np.full(NUM_FRAMES, np.nan)), seed=0, rate_hz=RATE_HZ)
+    images[8:] = pair_frames((np.full(NUM_FRAMES, np.nan),) * 2, seed=0, rate_hz=RATE_HZ)[8:]
+    decision = judged(tmp_path, images, voices(0)[0].sound).decision
+    assert decision.reason == "no face was seen for min_track_s=0.5 s"
+
+
 def test_one_face_and_no_face_are_said(tmp_path: Path):
     alone = pair_frames((voices(3)[0].opening, None), seed=3, rate_hz=RATE_HZ)
     analysis = judged(tmp_path, alone, voices(3)[0].sound)
@@ -180,21 +202,35 @@ def test_broken_video_names_the_clip(tmp_path: Path):
         analyse(clip, FacesConfig())
 
 
-def test_openings_of_landmarks_decide_where_openface_gives_them(tmp_path: Path):
+def judged_by_openface(folder: Path, left: np.ndarray, right: np.ndarray) -> FaceAnalysis:
+    """Left and right: distance of the inner lips, (frame,), of faces whose eyes and mouth are 46 apart."""
     from tests.unit.faces.test_detectors import landmarks
 
     names = [f"{axis}_{index}" for axis in "xy" for index in range(68)]
     lines = ["frame, face_id, timestamp, confidence, success, " + ", ".join(names)]
-    opening = voices(0)[0].opening
     for frame in range(NUM_FRAMES):
-        for face, (corner, gap) in enumerate([(20.0, 0.0), (200.0, 10 * opening[frame])]):
+        for face, (corner, gap) in enumerate([(20.0, left[frame]), (200.0, right[frame])]):
             cells = landmarks(scale=0.6, gap=gap) + np.array([corner, 60.0])
             lines.append(f"{frame + 1}, {face}, {frame / RATE_HZ}, 0.9, 1, " + ", ".join(map(str, cells.T.ravel())))
-    (tmp_path / "clip.csv").write_text("\n".join(lines) + "\n")
+    (folder / "clip.csv").write_text("\n".join(lines) + "\n")
     blank = np.full((NUM_FRAMES, 180, 320, 3), 90, np.uint8)
-    analysis = judged(tmp_path, blank, voices(0)[0].sound, detector="openface", openface_root=tmp_path)
+    return judged(folder, blank, voices(0)[0].sound, detector="openface", openface_root=folder)
+
+
+def test_openings_of_landmarks_decide_where_openface_gives_them(tmp_path: Path):
+    analysis = judged_by_openface(tmp_path, STILL, 10 * voices(0)[0].opening)
     assert roles(analysis) == ("right", "left")
     assert analysis.decision.confidence > 0.9
+
+
+def test_jitter_of_landmarks_is_no_motion_of_a_mouth(tmp_path: Path, rng: np.random.Generator):
+    jitter = np.abs(rng.normal(0, 0.3, (2, NUM_FRAMES)))
+    decision = judged_by_openface(tmp_path, *jitter).decision
+    assert decision.reason.startswith("no mouth moves")
+    loud = 0.3 + 0.3 * voices(0)[0].opening  # in step with the voice, but as small as jitter
+    analysis = judged_by_openface(tmp_path, loud, 10 * voices(0)[0].opening)
+    assert roles(analysis) == ("right", "left")
+    assert min(analysis.decision.agreements) < 0.3
 
 
 @pytest.mark.slow

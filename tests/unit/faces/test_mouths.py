@@ -66,6 +66,20 @@ def test_frames_where_the_face_is_not_seen_are_not_known():
     assert np.isnan(mouth_motion(crops(TALK, np.zeros((10, 2))), ~np.ones(10, bool), margin=MARGIN)).all()
 
 
+def test_long_clips_are_measured_in_blocks_that_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    from mersuite.faces import mouths
+
+    images = crops(TALK, np.zeros((10, 2)))
+    seen = np.arange(10) != 6
+    at_once = mouth_motion(images, seen, margin=MARGIN)
+    sizes = []
+    small = mouths._small
+    monkeypatch.setattr(mouths, "_small", lambda part: sizes.append(len(part)) or small(part))
+    monkeypatch.setattr(mouths, "_BLOCK", 3)
+    np.testing.assert_allclose(mouth_motion(images, seen, margin=MARGIN), at_once, atol=1e-5)
+    assert max(sizes) == 4  # three and the one before
+
+
 def test_the_size_of_the_crops_hardly_matters():
     large = motion(TALK)
     images = crops(TALK, np.zeros((10, 2)))[:, ::2, ::2]
@@ -78,4 +92,5 @@ def test_opening_of_landmarks_gives_motion_where_it_is_known():
     measured = opening_motion(opening)
     assert np.flatnonzero(np.isnan(measured)).tolist() == [0, 4, 5]
     assert np.nanargmax(measured) == 2
+    np.testing.assert_allclose(measured[[1, 2, 3]], [0.0, 0.4, 0.2])
     assert np.isnan(opening_motion(np.full(3, np.nan))).all()

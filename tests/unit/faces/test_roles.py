@@ -118,6 +118,30 @@ def test_frames_where_a_face_is_away_do_not_count(rng: np.random.Generator):
     assert decision.agreements[0] > 0.7
 
 
+def test_agreements_stay_below_one_where_a_face_is_seen_only_while_the_voice_sounds():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        opening = said(rng, 6.0) * (np.arange(150) < 50)
+        motions = [motion_of(rng, opening, 0.01), motion_of(rng, said(rng, 6.0))]
+        motions[0][50:] = np.nan
+        decision = judged(motions, voice_of_opening(opening))
+        assert max(decision.agreements) <= 1.0, seed
+        assert decision.speaker == 0, seed
+
+
+def test_confidence_is_calibrated_where_faces_are_seen_only_while_the_voice_sounds():
+    values = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        motions = [motion_of(rng, said(rng, 6.0)), motion_of(rng, said(rng, 6.0))]
+        for motion in motions:
+            motion[75:] = np.nan
+        values.append(judged(motions, voice_of_opening(said(rng, 6.0) * (np.arange(150) < 75))).confidence)
+    for level in (0.5, 0.8, 0.9):
+        bound = 1 - level + 3 * np.sqrt(level * (1 - level) / len(values))
+        assert np.mean(np.array(values) >= level) <= bound, level
+
+
 def test_without_sound_or_voice_the_confidence_is_zero_and_the_reason_says_so(rng: np.random.Generator):
     motions = [motion_of(rng, np.zeros(75)), motion_of(rng, said(rng, 3.0))]
     silent = Voice(level=np.zeros(75), drive=np.zeros(75), active=np.zeros(75, bool))

@@ -68,6 +68,17 @@ def test_a_face_that_comes_back_elsewhere_after_a_long_gap_is_another_track():
     assert len(linked(searched, 120)) == 2
 
 
+@pytest.mark.parametrize("num_frames", [1, 2, 8])
+def test_in_clips_shorter_than_min_track_s_faces_that_stay_are_kept(num_frames: int):
+    there = [face(20), face(200)]
+    assert len(linked({0: there, num_frames - 1: there}, num_frames)) == 2
+
+
+def test_in_short_clips_faces_of_a_moment_are_dropped():
+    both = {frame: [face(20)] if frame > 2 else [face(20), face(200)] for frame in range(9)}
+    assert len(linked(both, 9)) == 1
+
+
 def test_no_track_goes_on_over_a_scene_cut():
     scenes = (np.arange(100) >= 50).astype(int)
     tracks = linked({frame: [face(50)] for frame in [*range(0, 50, 5), 49, *range(50, 100, 5), 99]}, 100, scenes)
