@@ -17,7 +17,7 @@ import numpy as np
 
 from mersuite.errors import ConfigError, DataError
 from mersuite.faces.config import FacesConfig
-from mersuite.formats.openface import OpenFaceTable, openface_path, read_openface
+from mersuite.formats.openface import OpenFaceTable, openface_path, openface_places, read_openface
 
 EYES_AT = 0.36
 MOUTH_AT = 0.82
@@ -101,6 +101,15 @@ def check_detector(config: FacesConfig) -> None:
         open_detector(config, name="", scale=1.0)
     elif not _given(config.openface_root).is_dir():
         raise ConfigError(f"openface_root: {config.openface_root} is no folder")
+
+
+def detector_files(config: FacesConfig, name: str) -> list[Path]:
+    """Files beside the video that a clip's detections depend on, where they are there."""
+    if config.detector == "yunet":
+        return [_given(config.yunet_path)]
+    if config.detector == "openface":
+        return [path for path in openface_places(_given(config.openface_root), name) if path.is_file()][:1]
+    return []
 
 
 def opencv() -> ModuleType:
@@ -235,7 +244,8 @@ class OpenFaceDetector(Detector):
             points = face.landmarks[row] if face.landmarks is not None else None
             if points is None or abs(face.times_s[row] - time_s) > self._reach_s or not np.isfinite(points).all():
                 continue
-            found.append(landmark_detection(points * self._scale, float(face.confidences[row])))
+            if np.ptp(points[:, 1]) > 0:  # some versions write zeros for a face that was not found
+                found.append(landmark_detection(points * self._scale, float(face.confidences[row])))
         return found
 
 

@@ -6,6 +6,7 @@ out/
     debug/<name>.png                    when asked for
     faces.csv                           a row a clip: what was decided and how sure it is
     faces.jsonl                         the same as it is written while work goes on; lets it be taken up again
+    writer.lock                         held by the process that works there
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from mersuite.errors import DataError
 from mersuite.faces.analysis import VIDEO, FaceAnalysis, analyse
 from mersuite.faces.config import FacesConfig
 from mersuite.faces.detectors import check_detector, opencv
-from mersuite.faces.journal import ROLES, Journal, face_path, picture_path
+from mersuite.faces.journal import ROLES, Journal, face_path, picture_path, remove_parts
+from mersuite.faces.picture import check_matplotlib, save_picture
 from mersuite.media.streams import stream_media
 from mersuite.media.video import probe
 from mersuite.progress import progress_bars
@@ -101,28 +103,31 @@ def cut_faces(
         progress: Show a bar where a person watches.
 
     Raises:
-        ConfigError: If the detector cannot be made.
-        DataError: If clips lack a video, names repeat, the folder was made with other options or the disk is too
-            small, all before any work; or if a clip cannot be read and config.skip_broken is not set. What was
-            finished is kept.
+        ConfigError: If the detector cannot be made, or pictures are asked for and Matplotlib is not there.
+        DataError: If clips lack a video, names repeat, the folder was made with other options, holds faces of somebody
+            else or is being written, or the disk is too small, all before any work; or if a clip cannot be read and
+            config.skip_broken is not set. What was finished is kept.
     """
     _check_clips(clips)
     check_detector(config)
+    if debug:
+        check_matplotlib()
     journal = Journal(out, config)
-    waiting = [clip for clip in clips if not journal.has(clip, debug=debug)]
-    _check_disk(waiting, out, config)
     broken: list[tuple[str, str]] = []
     try:
+        waiting = [clip for clip in clips if not journal.has(clip, debug=debug)]
+        _check_disk(waiting, out, config)
         with progress_bars({"faces": len(waiting)}, enabled=progress) as advance:
             for clip, result in _computed(waiting, (out, config, debug), executor, max_in_flight):
                 if isinstance(result, str):
+                    journal.forget(clip)
                     broken.append((clip.clip_id, result))
                 else:
                     journal.add(clip, result)
                 advance("faces", 1)
     finally:
-        journal.close()
         _write_table(out / TABLE, [*journal.rows.values(), *map(_broken_row, broken)])
+        journal.close()
     rows = [journal.rows[clip.clip_id] for clip in clips if clip.clip_id in journal.rows]
     return FacesReport(
         table=out / TABLE,
@@ -148,10 +153,13 @@ def cut_clip(clip: Clip, out: Path, config: FacesConfig, debug: bool) -> dict[st
         analysis = analyse(clip, config)
     except DataError as error:
         if config.skip_broken:
+            for path in (*(face_path(out, role, clip.clip_id) for role in ROLES), picture_path(out, clip.clip_id)):
+                path.unlink(missing_ok=True)
             return str(error)
         raise DataError(f"{error}; skip_broken=true leaves such clips out") from error
     for role in ROLES:
         path = face_path(out, role, clip.clip_id)
+        remove_parts(path.parent)
         person = getattr(analysis.decision, role)
         if person is None:
             path.unlink(missing_ok=True)
@@ -159,11 +167,12 @@ def cut_clip(clip: Clip, out: Path, config: FacesConfig, debug: bool) -> dict[st
         faces = analysis.crops[person]
         with whole_file(path) as stream:
             np.save(stream, faces[..., ::-1] if config.channel_order == "bgr" else faces)
+    picture = picture_path(out, clip.clip_id)
     if debug:
-        from mersuite.faces.picture import save_picture
-
-        with whole_file(picture_path(out, clip.clip_id)) as stream:
+        with whole_file(picture) as stream:
             save_picture(stream, clip.clip_id, stream_media(clip, VIDEO), analysis)
+    else:
+        picture.unlink(missing_ok=True)  # it would show what was decided before
     return _row(clip.clip_id, analysis)
 
 

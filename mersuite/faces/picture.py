@@ -42,6 +42,20 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def check_matplotlib() -> None:
+    """Tells before any work whether pictures can be drawn.
+
+    Raises:
+        ConfigError: If Matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "debug pictures need Matplotlib, which is not installed: pip install 'mersuite[report]'"
+        ) from error
+
+
 def save_picture(stream: IO[bytes], name: str, video: Media, analysis: FaceAnalysis) -> None:
     """Writes a PNG: the decision, frames with boxes and roles, the crops, the motion of mouths and the voice.
 
@@ -57,14 +71,10 @@ def save_picture(stream: IO[bytes], name: str, video: Media, analysis: FaceAnaly
         ConfigError: If Matplotlib is not installed.
         DataError: If the video cannot be read.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "debug pictures need Matplotlib, which is not installed: pip install 'mersuite[report]'"
-        ) from error
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     frames = _strip_frames(analysis)
     pictures = frames_at(video.path, analysis.found.times_s[frames].tolist(), start_s=video.start_s, height=_HEIGHT_PX)

@@ -97,13 +97,18 @@ class OpenFaceTable:
         return found
 
 
+def openface_places(root: Path, name: str) -> tuple[Path, Path]:
+    """Where the csv of a clip may lie: <root>/<name>.csv, or <root>/<name>/<name>.csv as some runs lay it out."""
+    return root / f"{name}.csv", root / name / f"{Path(name).name}.csv"
+
+
 def openface_path(root: Path, name: str) -> Path:
-    """The csv of a clip: <root>/<name>.csv, or <root>/<name>/<name>.csv as some runs lay it out.
+    """The csv of a clip, the first of `openface_places` that is there.
 
     Raises:
         DataError: If neither is there.
     """
-    places = (root / f"{name}.csv", root / name / f"{Path(name).name}.csv")
+    places = openface_places(root, name)
     for path in places:
         if path.is_file():
             return path

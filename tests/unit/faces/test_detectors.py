@@ -129,6 +129,13 @@ def test_openface_detector_gives_the_row_nearest_in_time_scaled(tmp_path: Path):
     assert OpenFaceDetector(read_openface(path), scale=1.0, min_confidence=0.95).detect(image, 0.04, None) == []
 
 
+def test_landmarks_that_are_all_zero_are_no_face(tmp_path: Path):
+    names = ",".join(f"{axis}_{index}" for axis in "xy" for index in range(68))
+    (tmp_path / "s.csv").write_text(f"frame,timestamp,{names}\n1,0.0,{','.join(['0'] * 136)}\n")
+    detector = open_detector(FacesConfig(detector="openface", openface_root=tmp_path), name="s", scale=1.0)
+    assert detector.detect(np.zeros((10, 10, 3), np.uint8), 0.0, None) == []
+
+
 def test_openface_without_landmarks_or_folder_is_refused(tmp_path: Path):
     (tmp_path / "s.csv").write_text("frame,timestamp,AU01_r\n1,0,1\n")
     with pytest.raises(DataError, match=r"s\.csv: holds no landmarks .*run OpenFace with -2Dfp"):

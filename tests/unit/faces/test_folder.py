@@ -78,6 +78,7 @@ def test_faces_are_written_in_the_organisers_layout_with_a_table(source: Path, t
         "face_speaker/pair/pair.npy",
         "faces.csv",
         "faces.jsonl",
+        "writer.lock",
     ]
     faces = np.load(tmp_path / "out/face_speaker/pair/pair.npy")
     assert (faces.shape, faces.dtype) == ((30, 112, 112, 3), np.uint8)
@@ -179,6 +180,88 @@ def test_broken_video_stops_the_run_or_is_counted_and_listed(source: Path, tmp_p
     report = run(root, tmp_path / "out", "empty", "bad", config=config)
     assert (report.num_kept, report.num_done, report.broken[0][0]) == (1, 0, "bad")
     assert table(report)["bad"]["reason"].startswith("broken: bad: ")
+
+
+def test_clip_that_broke_since_is_taken_out_of_the_table_with_its_faces(source: Path, tmp_path: Path):
+    root = shutil.copytree(source, tmp_path / "source")
+    out = tmp_path / "out"
+    config = FacesConfig(rate_hz=RATE_HZ, min_confidence=0.5, skip_broken=True)
+    run(root, out, "pair", "empty", config=config, debug=True)
+    (root / "pair.mp4").write_bytes(b"nothing")
+    report = run(root, out, "pair", "empty", config=config, debug=True)
+    assert (report.num_two, report.num_fewer, len(report.broken)) == (0, 1, 1)
+    names = [line.split(",")[0] for line in report.table.read_text().splitlines()[1:]]
+    assert names == ["empty", "pair"]
+    assert table(report)["pair"]["reason"].startswith("broken: ")
+    assert sorted(path.name for path in out.rglob("*.*") if path.suffix in (".npy", ".png")) == ["empty.png"]
+    assert list(table(run(root, out, "empty", config=config))) == ["empty"]
+
+
+def test_a_picture_of_an_earlier_decision_is_taken_away(source: Path, tmp_path: Path):
+    root = shutil.copytree(source, tmp_path / "source")
+    out = tmp_path / "out"
+    run(root, out, "pair", debug=True)
+    shutil.copy(root / "empty.mp4", root / "pair.mp4")
+    run(root, out, "pair")
+    assert list((out / "debug").iterdir()) == []
+    assert run(root, out, "pair", debug=True).num_done == 1
+
+
+def test_csv_of_openface_that_was_made_again_is_read_again(source: Path, tmp_path: Path):
+    config = FacesConfig(detector="openface", openface_root=tmp_path / "csv")
+    (tmp_path / "csv").mkdir()
+    names = [f"{axis}_{index}" for axis in "xy" for index in range(68)]
+    text = ",".join(["frame", "timestamp", *names]) + "\n" + ",".join(["0"] * 138) + "\n"
+    (tmp_path / "csv/empty.csv").write_text(text)
+    assert run(source, tmp_path / "out", "empty", config=config).num_done == 1
+    assert run(source, tmp_path / "out", "empty", config=config).num_kept == 1
+    os.utime(tmp_path / "csv/empty.csv", (1, 1))
+    assert run(source, tmp_path / "out", "empty", config=config).num_done == 1
+
+
+def test_faces_that_somebody_else_put_there_are_not_touched(source: Path, tmp_path: Path):
+    given = tmp_path / "face_listener/pair/pair.npy"
+    given.parent.mkdir(parents=True)
+    given.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"holds face_listener/, which `mersuite faces` did not write.*empty folder"):
+        run(source, tmp_path, "pair", "alone")
+    assert given.read_bytes() == b"mine"
+
+
+def test_out_that_is_a_file_is_refused(source: Path, tmp_path: Path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match=r"out=.*out: is a file, need a folder"):
+        run(source, tmp_path / "out", "empty")
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_works(source: Path, tmp_path: Path):
+    class Meanwhile(Here):
+        def submit(self, fn, /, *args, **kwargs) -> Future:
+            with pytest.raises(DataError, match=r"another run of `mersuite faces` writes there .*; wait for its end or give"):
+                run(source, tmp_path, "alone")
+            return super().submit(fn, *args, **kwargs)
+
+    executor = Meanwhile()
+    assert run(source, tmp_path, "empty", executor=executor).num_done == executor.num_calls == 1
+    assert run(source, tmp_path, "empty").num_kept == 1
+
+
+def test_what_a_killed_run_left_half_written_is_taken_away(source: Path, tmp_path: Path):
+    places = [tmp_path / "face_speaker/pair", tmp_path / "debug", tmp_path]
+    run(source, tmp_path, "empty")
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".pair.npy.1.part").write_bytes(b"half")
+    run(source, tmp_path, "pair")
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_missing_matplotlib_is_told_before_any_work(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    executor = Here()
+    with pytest.raises(ConfigError, match=r"debug pictures need Matplotlib"):
+        run(source, tmp_path, "pair", executor=executor, debug=True)
+    assert executor.num_calls == 0
 
 
 def test_what_can_be_told_at_once_is_refused_before_any_work(
