@@ -127,7 +127,7 @@ def test_missing_section_takes_its_defaults():
         ("inner", {"lwo": 1}, r"inner\.lwo: unknown key; did you mean 'low'\?"),
         ("inner", {"low": -1}, r"^inner\.low: need a value above 0, got -1\.0$"),
         ("part", "concatt", r"part\.name: there is no fusion 'concatt'; did you mean 'concat'\?"),
-        ("part", {"width": 3}, r"part: need \{name: \.\.\., knobs\} or a name, got .*choose one of: concat"),
+        ("part", {"width": 3}, r"part: need \{name: \.\.\., knobs\} or a name, got .*choose one of: attention"),
         ("part", {"name": "concat", "widht": 3}, r"part\.widht: unknown key; did you mean 'width'\?"),
         ("parts", {"a": 3}, r"parts\.a: need \{name: \.\.\., knobs\} or a name, got 3"),
     ],

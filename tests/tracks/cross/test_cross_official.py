@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from transfer_files import AS_OWN, config_of, write_vectors
+from transfer_files import CONFIG, FOLDERS, config_of, write_vectors
 
 from mersuite import api, registry
 from mersuite.config import RunConfig
@@ -28,6 +28,7 @@ from mersuite.training.folds import FoldRun
 from mersuite.training.run import plan_run
 from tracks.cross.official import OFFICIAL
 
+AS_OWN = {"cross.other": {**CONFIG["cross.own"], "face": [FOLDERS["l"], FOLDERS["f"]]}}
 ORGANISERS = {
     "num_layers": 3,
     "activation": "relu",
