@@ -204,7 +204,7 @@ def predict(
         overrides: Places (DATA_PLACES of data.*, store.path) and runtime.* only; everything else is the checkpoint's.
 
     Returns:
-        out, num_samples, num_models, evaluation, traits, and notes: what was read, and streams that no clip has.
+        out, num_samples, num_models, evaluation, traits, what was read, and notes such as streams that no clip has.
 
     Raises:
         ConfigError: If the checkpoint or an override does not fit.
@@ -248,7 +248,8 @@ def predict(
         "num_models": len(checkpoints),
         "evaluation": first.evaluation,
         "traits": dict(header.traits),
-        "notes": [*data.notes, *([lacking_note(lacking)] if lacking else []), *taught_lines(checkpoints)],
+        "read": list(data.notes),
+        "notes": [*([lacking_note(lacking)] if lacking else []), *taught_lines(checkpoints)],
     }
 
 

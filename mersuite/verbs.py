@@ -176,7 +176,7 @@ def _predict(own: dict[str, str], words: list[str], action: str) -> Shown:
         overrides=words,
     )
     last = f"{result['num_samples']} predictions of {result['num_models']} models in {own['out']}"
-    return result, [*result["notes"], last]
+    return result, [*result["read"], *result["notes"], last]
 
 
 def _export(own: dict[str, str], words: list[str], action: str) -> Shown:
