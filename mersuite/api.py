@@ -122,7 +122,7 @@ def faces(
         overrides: Words such as "detector=yunet"; fields of mersuite.faces.config.FacesConfig.
 
     Raises:
-        ConfigError: If an option does not fit, or the detector is not at hand.
+        ConfigError: If an option does not fit, or there is no such detector.
         DataError: If a clip cannot be read, or the folder was made with other options; what was finished is kept.
     """
     from mersuite.faces.config import FacesConfig
@@ -131,18 +131,10 @@ def faces(
     from mersuite.prepare.work import local_pool
 
     options = build(FacesConfig, parse_overrides(overrides), where="faces")
-    data = registry.load(run_config.track).read(run_config, split)
-    num_workers = run_config.runtime.prepare_workers or num_cores()
+    clips = registry.load(run_config.track).read(run_config, split).clips
+    num_workers, show = run_config.runtime.prepare_workers or num_cores(), run_config.runtime.progress
     with local_pool(num_workers) as pool:
-        return cut_faces(
-            data.clips,
-            out,
-            options,
-            executor=pool,
-            max_in_flight=num_workers + 1,
-            debug=debug,
-            progress=run_config.runtime.progress,
-        )
+        return cut_faces(clips, out, options, executor=pool, max_in_flight=num_workers + 1, debug=debug, progress=show)
 
 
 def fit(run_config: RunConfig) -> FitResult:
@@ -318,19 +310,25 @@ def score(track: str, *, pred: Path, target: Path, options: Mapping[str, str]) -
 
 
 def ensemble(
-    pred: Sequence[Path], *, out: Path, oof: Sequence[Path] | None = None, track: str | None = None
+    pred: Sequence[Path],
+    *,
+    out: Path,
+    oof: Sequence[Path] | None = None,
+    track: str | None = None,
+    top: int | None = None,
 ) -> dict[str, Any]:
     """Averages prediction files with weights fitted on out-of-fold rows.
 
     Args:
         pred: Prediction files of one split.
         out: Prediction file to write.
-        oof: Out-of-fold files of the same runs, in the same order; None finds them through each file's run folder.
+        oof: Out-of-fold files in the same order; None finds them through each file's run folder.
         track: Checked against the files where given.
+        top: Keep only so many members, the best on out-of-fold rows; None keeps all.
     """
     from mersuite.ensemble import ensemble_files
 
-    return ensemble_files(pred, out=out, oof=oof, track=track)
+    return ensemble_files(pred, out=out, oof=oof, track=track, top=top)
 
 
 def compare(runs: Sequence[str], *, by: str | None = None, evaluation: str | None = None) -> Comparison:

@@ -44,7 +44,12 @@ class Ensemble:
 
 
 def ensemble(
-    track: Track, config: RunConfig, members: Sequence[Path], *, oof: Sequence[Path] | None = None
+    track: Track,
+    config: RunConfig,
+    members: Sequence[Path],
+    *,
+    oof: Sequence[Path] | None = None,
+    top: int | None = None,
 ) -> Ensemble:
     """Joins prediction files of one track.
 
@@ -57,10 +62,12 @@ def ensemble(
         config: Configuration to decode with, such as the first member's.
         members: Prediction files of the same samples.
         oof: Out-of-fold files, one a member in the same order; None looks in the run that each member's header names.
+        top: Keep only so many members, those that are best on out-of-fold rows; None keeps all.
 
     Raises:
         SubmissionError: If a file is malformed, of another track, or holds no output that can be averaged.
-        DataError: If there are fewer than two members, or members do not fit each other.
+        DataError: If there are fewer than two members, members do not fit each other, or top asks for more members than
+            there are, or for out-of-fold rows that are not there.
     """
     if len(members) < 2:
         raise DataError(f"ensemble: need at least two prediction files, got {len(members)}; give pred=A.jsonl,B.jsonl")
@@ -69,6 +76,11 @@ def ensemble(
     files = [read_predictions(path, track.name) for path in members]
     _check_fit(members, [predictions for _, predictions in files])
     paths, reason = (list(oof), "") if oof is not None else _find_oof(members, [header for header, _ in files])
+    chosen = ""
+    if top is not None:
+        kept = _best(track, config, members, paths, top, reason)
+        chosen = f"the best {top} of {len(members)} members by {track.monitor} on the same out-of-fold rows; "
+        members, files, paths = [members[i] for i in kept], [files[i] for i in kept], [paths[i] for i in kept]
     if paths:
         weights, scores, how = _fit(track, config, members, paths)
     else:
@@ -80,12 +92,18 @@ def ensemble(
         )
         for prediction in files[0][1]
     )
+    how = chosen + how
     header = _header([header for header, _ in files], members, weights, how)
     return Ensemble(header=header, predictions=predictions, weights=tuple(weights), how=how, scores=scores)
 
 
 def ensemble_files(
-    pred: Sequence[Path], *, out: Path, oof: Sequence[Path] | None = None, track: str | None = None
+    pred: Sequence[Path],
+    *,
+    out: Path,
+    oof: Sequence[Path] | None = None,
+    track: str | None = None,
+    top: int | None = None,
 ) -> dict[str, Any]:
     """Joins prediction files into one and gives what was done, in JSON types.
 
@@ -96,6 +114,7 @@ def ensemble_files(
         out: Prediction file to write.
         oof: Out-of-fold files, one a member in the same order; None finds them through each file's run.
         track: The track that the files must be of; None takes that of the first one.
+        top: Keep only so many members, those that are best on out-of-fold rows; None keeps all.
 
     Raises:
         SubmissionError: If a file is malformed, of another track, or holds no output that can be averaged.
@@ -113,7 +132,7 @@ def ensemble_files(
         if values
         else load_run_config(loaded.name, loaded.Config, registry.folder(loaded.name))
     )
-    result = ensemble(loaded, config, pred, oof=oof)
+    result = ensemble(loaded, config, pred, oof=oof, top=top)
     write_predictions(out, result.header, result.predictions)
     return {
         "out": str(out),
@@ -124,15 +143,35 @@ def ensemble_files(
     }
 
 
-def _fit(
-    track: Track, config: RunConfig, members: Sequence[Path], paths: Sequence[Path]
-) -> tuple[list[float], dict[str, float], str]:
+def _oof_tables(track: Track, paths: Sequence[Path]) -> list[list[Prediction]]:
     tables = []
     for path in paths:
         _, predictions = read_predictions(path, track.name)
         require_targets(path, predictions)
         tables.append(predictions)
     _check_fit(paths, tables)
+    return tables
+
+
+def _best(
+    track: Track, config: RunConfig, members: Sequence[Path], paths: Sequence[Path], top: int, reason: str
+) -> list[int]:
+    """Gives the places of the best members, in the order given."""
+    if not 2 <= top <= len(members):
+        raise DataError(f"top: need 2 to {len(members)}, the number of prediction files, got {top}")
+    if not paths:
+        raise DataError(f"top: members are chosen by their out-of-fold rows, but {reason}; give oof=A.jsonl,B.jsonl")
+    tables = _oof_tables(track, paths)
+    problem, rows = _Problem(track, config, tables), np.arange(len(tables[0]))
+    sign = 1.0 if track.monitor_mode == "min" else -1.0
+    scores = [sign * problem.score(one, rows) for one in np.eye(len(members))]
+    return sorted(sorted(range(len(members)), key=lambda index: scores[index])[:top])
+
+
+def _fit(
+    track: Track, config: RunConfig, members: Sequence[Path], paths: Sequence[Path]
+) -> tuple[list[float], dict[str, float], str]:
+    tables = _oof_tables(track, paths)
     sign = 1.0 if track.monitor_mode == "min" else -1.0
     problem = _Problem(track, config, tables)
     rows = np.arange(len(tables[0]))

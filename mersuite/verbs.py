@@ -212,7 +212,10 @@ def _ensemble(own: dict[str, str], words: list[str], action: str) -> Shown:
     from mersuite import api
 
     oof = _paths(own["oof"]) if "oof" in own else None
-    result = api.ensemble(_paths(own["pred"]), out=Path(own["out"]), oof=oof, track=own.get("track"))
+    if not own.get("top", "1").isdecimal():
+        raise ConfigError(f"top: need a whole number of members, got {own['top']!r}")
+    top = int(own["top"]) if "top" in own else None
+    result = api.ensemble(_paths(own["pred"]), out=Path(own["out"]), oof=oof, track=own.get("track"), top=top)
     rows = [(item["file"], item["weight"]) for item in result["members"]]
     return result, [table(f"ensemble in {own['out']}", ["member", "weight"], rows), str(result["how"])]
 
@@ -348,6 +351,7 @@ VERBS: dict[str, Verb] = {
             "pred*": "A.jsonl,B.jsonl",
             "out*": "FILE.jsonl",
             "oof": "out-of-fold files, in order",
+            "top": "keep so many members, the best on out-of-fold rows",
             "track": "checked if given",
         },
     ),

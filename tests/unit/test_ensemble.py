@@ -102,6 +102,29 @@ def test_weights_follow_the_out_of_fold_rows(tmp_path):
     }
 
 
+def test_the_best_members_are_kept_and_said_to_be_chosen(tmp_path):
+    members = [_member(tmp_path, name, noise, 1) for name, noise in (("bad", 60), ("good", 5), ("fair", 20))]
+    found = ensemble(Levels(), None, members, top=2)
+    assert [item["file"] for item in found.header.members] == [str(members[1]), str(members[2])]
+    assert found.how.startswith("the best 2 of 3 members by mae on the same out-of-fold rows; ")
+    alone = ensemble(Levels(), None, members[1:])
+    assert found.weights == alone.weights
+    np.testing.assert_array_equal(found.predictions[3].outputs["level"], alone.predictions[3].outputs["level"])
+
+
+@pytest.mark.parametrize("top", [1, 4])
+def test_more_or_fewer_members_than_can_be_kept_are_refused(tmp_path, top):
+    members = [_member(tmp_path, name, 5, seed) for seed, name in enumerate("abc")]
+    with pytest.raises(DataError, match=f"top: need 2 to 3, the number of prediction files, got {top}"):
+        ensemble(Levels(), None, members, top=top)
+
+
+def test_members_without_out_of_fold_rows_cannot_be_chosen(tmp_path):
+    members = [_write(tmp_path / f"{name}.jsonl", _levels(5, 1, with_target=False)) for name in "abc"]
+    with pytest.raises(DataError, match=r"top: members are chosen by their out-of-fold rows, but .*give oof="):
+        ensemble(Levels(), None, members, top=2)
+
+
 def test_joined_outputs_are_the_weighted_mean_decoded_once(tmp_path):
     members = [_member(tmp_path, "a", 5, 1), _member(tmp_path, "b", 20, 2)]
     found = ensemble(Levels(), None, members)
