@@ -22,6 +22,7 @@ from mersuite import api, registry
 from mersuite.config import RunConfig
 from mersuite.errors import ConfigError
 from mersuite.inference import load_checkpoint
+from mersuite.sweep import plan_sweep
 from mersuite.training import draw_training
 from mersuite.training.draw_training import train_draws
 from mersuite.training.folds import FoldRun
@@ -228,6 +229,13 @@ def test_our_protocol_stands_beside_theirs(root):
     assert not ours.selects_on_reported and ours.overrides["cross.protocol"] == "held_out"
     plain = official(root, Path("unused"), cross__protocol="held_out", evaluate=[])
     assert OFFICIAL not in [item.name for item in registry.load("cross").evaluations(plain)]
+
+
+def test_a_search_does_not_go_by_rows_that_are_reported(root, tmp_path):
+    config = official(root, tmp_path / "sweep", evaluate=[])
+    evaluation, _, folds = plan_sweep(registry.load("cross"), config, registry.load("cross").read(config, "train"))
+    assert evaluation.name == "own" and evaluation.overrides["cross.protocol"] == "held_out"
+    assert all(fold.val and not set(fold.val) & set(fold.held_out) for fold in folds)
 
 
 def test_memory_of_the_device_that_does_not_suffice_names_the_option(root, tmp_path, monkeypatch):
