@@ -15,7 +15,7 @@ from mersuite.clip import Prediction
 from mersuite.ensemble import sample_of
 from mersuite.errors import ConfigError, DataError, did_you_mean
 from mersuite.metrics.bootstrap import Difference, Interval, RowScorer, Score, bootstrap_intervals, paired_bootstrap
-from mersuite.results import FinishedRun, read_run
+from mersuite.results import SELECTS, FinishedRun, read_run
 from mersuite.run_folder import comparable
 from mersuite.tables import check_same_ids
 from mersuite.track import Track
@@ -46,12 +46,14 @@ class SystemScores:
         runs: Folders, one a seed.
         values: Metric name to one value a seed, on all rows.
         intervals: Metric name to the percentile interval of the mean over seeds; {} where there is one group only.
+        selects_on_reported: Whether it was chosen by the rows that are compared, so that its values are too high.
     """
 
     name: str
     runs: tuple[str, ...]
     values: Mapping[str, tuple[float, ...]]
     intervals: Mapping[str, Interval]
+    selects_on_reported: bool = False
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over seeds."""
@@ -98,7 +100,7 @@ class Comparison:
         rows = []
         for index, system in enumerate(self.systems):
             row = [
-                system.name,
+                f"{system.name} ({SELECTS})" if system.selects_on_reported else system.name,
                 str(len(system.runs)),
                 *(_with_deviation(system, metric, "±") for metric in self.metrics),
             ]
@@ -119,6 +121,7 @@ class Comparison:
                 {
                     "name": system.name,
                     "runs": list(system.runs),
+                    "selects_on_reported": system.selects_on_reported,
                     "metrics": {
                         name: {"mean": system.mean(name), "deviation": system.deviation(name), "values": list(values)}
                         for name, values in system.values.items()
@@ -159,6 +162,8 @@ class Comparison:
             lines.append(
                 " & ".join([_latex(system.name) + self._dagger(index), *cells, self._latex_range(system)]) + r" \\"
             )
+            if system.selects_on_reported:
+                lines.append(f"% {system.name} {SELECTS}: its scores are too high")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
     def _latex_cell(self, system: SystemScores, metric: str, *, bold: bool) -> str:
@@ -184,7 +189,8 @@ def compare(
         runs: One entry a system: a run folder; `A1+A2+A3` for runs that differ in their seed; `A:signal` for another
             evaluation than the main one. Where no entry has a `+`, runs whose configurations are equal but for the seed
             (and places and speed) are one system.
-        by: Group that is drawn in the bootstrap; None takes the track's own (such as subject).
+        by: Group that is drawn in the bootstrap; None takes the one that the first run's own intervals go by (such as
+            subject).
         evaluation: Evaluation of entries that name none; None means the main one of each run.
         track: The track of all runs; None takes that of the first one.
 
@@ -201,7 +207,7 @@ def compare(
     track = track or registry.load(leader.run.track)
     first = _table(track, leader)
     truths = [track.answer_of(sample_of(prediction, track)) for prediction in first]
-    group = by or track.reports_by
+    group = by or _facts(leader).get("resampled_by", track.reports_by)
     groups = _groups(first, group)
     scorers: dict[str, Score] = {}
     scores: list[SystemScores] = []
@@ -214,6 +220,7 @@ def compare(
                 runs=tuple(str(member.run.path) for member in members),
                 values=_values(each, len(first)),
                 intervals=bootstrap_intervals(scorers[name], groups, seed=SEED, num_resamples=NUM_RESAMPLES),
+                selects_on_reported=any(_facts(member).get("selects_on_reported", False) for member in members),
             )
         )
     baseline, *others = scorers.values()
@@ -306,6 +313,11 @@ def _name(entry: Sequence[Member], entries: Sequence[Sequence[Member]]) -> str:
         if [form(other[0]) for other in entries].count(form(entry[0])) == 1:
             return form(entry[0])
     raise DataError(f"compare: {forms[-1](entry[0])} is given twice")
+
+
+def _facts(member: Member) -> Mapping[str, Any]:
+    """Gives what metrics.json says of a member's evaluation."""
+    return member.run.metrics.get(member.evaluation, {})
 
 
 def _table(track: Track, member: Member) -> list[Prediction]:

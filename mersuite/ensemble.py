@@ -76,6 +76,11 @@ def ensemble(
     files = [read_predictions(path, track.name) for path in members]
     _check_fit(members, [predictions for _, predictions in files])
     paths, reason = (list(oof), "") if oof is not None else _find_oof(members, [header for header, _ in files])
+    selects = [header.traits.get("selects_on_reported", False) is True for header, _ in files]
+    if any(selects) and not all(selects):
+        one, other = members[selects.index(True)], members[selects.index(False)]
+        reason = f"{one} was chosen by its out-of-fold rows and {other} was not, so that scores on them do not compare"
+        paths = []
     chosen = ""
     if top is not None:
         kept = _best(track, config, members, paths, top, reason)
@@ -92,7 +97,9 @@ def ensemble(
         )
         for prediction in files[0][1]
     )
-    how = chosen + how
+    how = (
+        chosen + how + ("; every member was chosen by these rows, on which scores are too high" if all(selects) else "")
+    )
     header = _header([header for header, _ in files], members, weights, how)
     return Ensemble(header=header, predictions=predictions, weights=tuple(weights), how=how, scores=scores)
 
@@ -180,11 +187,11 @@ def _fit(
     scores["equal"] = problem.score(equal, rows)
     cross_fitted = problem.cross_fitted_score()
     if cross_fitted is None:
-        return equal.tolist(), scores, f"equal weights: all out-of-fold rows are of one {track.reports_by}"
+        return equal.tolist(), scores, f"equal weights: all out-of-fold rows are of one {problem.by}"
     scores["fitted"] = cross_fitted
     measured = (
         f"{track.monitor} on {len(rows)} out-of-fold samples: {cross_fitted:.4g} with weights fitted on other "
-        f"{track.reports_by} groups, {scores['equal']:.4g} with equal weights"
+        f"{problem.by} groups, {scores['equal']:.4g} with equal weights"
     )
     if sign * cross_fitted >= sign * scores["equal"]:
         return equal.tolist(), scores, f"equal weights, because fitted ones are no better: {measured}"
@@ -196,7 +203,7 @@ class _Problem:
     """Scores of weighted members on chosen rows of the out-of-fold table."""
 
     def __init__(self, track: Track, config: RunConfig, tables: Sequence[Sequence[Prediction]]) -> None:
-        self.track, self.config = track, config
+        self.track, self.config, self.by = track, config, track.resampled_by(config)
         by_id = [{prediction.sample_id: prediction for prediction in table} for table in tables]
         self.samples = [sample_of(prediction, track) for prediction in tables[0]]
         self.truths = [track.answer_of(sample) for sample in self.samples]
@@ -216,7 +223,7 @@ class _Problem:
 
     def cross_fitted_score(self) -> float | None:
         """Gives the score of all rows, each answered with weights fitted on other groups; None with fewer than two."""
-        names = [sample.groups.get(self.track.reports_by, sample.sample_id) for sample in self.samples]
+        names = [sample.groups.get(self.by, sample.sample_id) for sample in self.samples]
         part_of = {name: index % NUM_CHECK_FOLDS for index, name in enumerate(sorted(set(names)))}
         if len(part_of) < 2:
             return None

@@ -12,6 +12,9 @@ from mersuite.clip import Prediction
 from mersuite.errors import DataError, did_you_mean
 from mersuite.predictions import PredictionHeader, read_predictions
 
+SELECTS = "selects on these rows"
+"""Stands beside the name of a system that was chosen by the rows it is scored on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:

@@ -13,7 +13,7 @@ from mersuite.config import DATA_PLACES
 from mersuite.errors import DataError
 from mersuite.report import charts, html
 from mersuite.report.scalp import head_positions
-from mersuite.results import FinishedRun
+from mersuite.results import SELECTS, FinishedRun
 from mersuite.track import Track
 
 BESIDE = ("constant", "prior")
@@ -62,14 +62,16 @@ def evaluations(run: FinishedRun, track: Track, comparison: Comparison | None) -
         cells = {metric: f"{facts[metric]:.2f}" for metric in shown}
         if track.monitor in facts.get("interval", {}):
             cells[track.monitor] += f"\n{_range(facts['interval'][track.monitor])}"
-        words = f"{name}\n{facts.get('protocol', '')}{unseen}"
+        told = f"{name} ({SELECTS})" if facts.get("selects_on_reported") else name
+        words = f"{told}\n{facts.get('protocol', '')}{unseen}"
         rows.append([words, *cells.values(), gaps.get(name, ""), f"{int(facts['num_rows']):,}"])
     values = {name: run.metrics[name][track.monitor] for name in names}
     ranges = {name: run.metrics[name].get("interval", {}).get(track.monitor) for name in names}
+    by = run.metrics[run.main].get("resampled_by", track.reports_by)
     better = "Lower" if track.monitor_mode == "min" else "Higher"
     text = (
         f"{better} is better in {track.monitor}. Every number is on rows that the system never saw in training. "
-        f"Small: 95 % bootstrap intervals over {track.reports_by}s; differences use the same draws for both systems."
+        f"Small: 95 % bootstrap intervals over {by}s; differences use the same draws for both systems."
     )
     chart = charts.intervals_chart(values, {key: each for key, each in ranges.items() if each}, run.main, track.monitor)
     parts = [html.table(columns, rows, text_columns=(0,), main=names.index(run.main))]

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mersuite.results import SELECTS
 from mersuite.track import Track
-
-SELECTS = "selects on these rows"
-"""Stands beside the name of a system that was chosen by the rows it is scored on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -353,6 +353,7 @@ def score_rows(track: Track, config: RunConfig, predictions: Sequence[Prediction
     result["protocol"] = protocol
     by = track.resampled_by(config)
     resampled = [item.groups.get(by, item.sample_id) for item in predictions]
+    result["resampled_by"] = by
     result["interval"] = {
         name: [interval.low, interval.high]
         for name, interval in bootstrap_intervals(score, resampled, seed=config.seed).items()

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path, runs):
         _compare(Levels(), [runs[0], runs[0]])
     with pytest.raises(DataError, match="need the folder of a finished run"):
         _compare(Levels(), [runs[0], str(tmp_path / "none")])
+
+
+def test_groups_are_those_of_the_runs_own_intervals_and_choices_on_reported_rows_are_told(runs):
+    facts = {"fused": {"resampled_by": "clip", "selects_on_reported": True}}
+    (Path(runs[0]) / "metrics.json").write_text(json.dumps(facts))
+    found = _compare(Levels(), runs)
+    assert (found.by, found.num_groups) == ("clip", 3)
+    assert [row[0] for row in found.table()[1]] == ["base (selects on these rows)", "better"]
+    assert [item["selects_on_reported"] for item in found.summary()["systems"]] == [True, False]
+    assert "% base selects on these rows: its scores are too high" in found.latex()

@@ -15,6 +15,9 @@ class Levels:
     name, monitor, monitor_mode, reports_by, token_rate_hz = "levels", "mae", "min", "subject", 1.0
     metric_names = ("mae",)
 
+    def resampled_by(self, config):
+        return self.reports_by
+
     def decode(self, config, sample, output):
         assert sample.duration_s == len(output.values["level"])
         return np.clip(output.values["level"], 1, 255).tolist()
@@ -31,6 +34,9 @@ class Labels:
 
     name, monitor, monitor_mode, reports_by, token_rate_hz = "labels", "accuracy", "max", "dialogue", None
     metric_names = ("accuracy",)
+
+    def resampled_by(self, config):
+        return self.reports_by
 
     def decode(self, config, sample, output):
         return int(output.values["logit"].argmax())
@@ -298,3 +304,24 @@ def test_members_that_do_not_fit_are_refused(tmp_path):
             [whole, whole],
             oof=[whole, _write(tmp_path / "blind.jsonl", _levels(5, 1, with_target=False))],
         )
+
+
+def test_groups_of_a_run_are_not_torn_apart_to_judge_weights(tmp_path):
+    class ByClip(Levels):
+        def resampled_by(self, config):
+            return "clip"
+
+    members = [_member(tmp_path, "a", 5, 1), _member(tmp_path, "b", 20, 2)]
+    assert "with weights fitted on other clip groups" in ensemble(ByClip(), None, members).how
+
+
+def test_members_chosen_by_their_rows_are_not_ranked_beside_others(tmp_path):
+    chosen = {"selects_on_reported": True}
+    members = [_member(tmp_path, "a", 1, 1, traits=chosen), _member(tmp_path, "b", 20, 2)]
+    found = ensemble(Levels(), None, members)
+    assert found.weights == (0.5, 0.5)
+    assert "a.jsonl was chosen by its out-of-fold rows and" in found.how and "do not compare" in found.how
+    with pytest.raises(DataError, match=r"top: members are chosen by their out-of-fold rows, but .*do not compare"):
+        ensemble(Levels(), None, members, top=2)
+    both = [members[0], _member(tmp_path, "c", 20, 3, traits=chosen)]
+    assert ensemble(Levels(), None, both).how.endswith("on which scores are too high")
