@@ -21,9 +21,17 @@ def seen_in_training(options: CrossConfig) -> str:
     return f"transductive: candidates were seen in training without labels ({', '.join(told)})" if told else ""
 
 
+def asked_together(options: CrossConfig) -> str:
+    """Says, for a protocol, what answers take from all rows that are asked together; "" where each stands alone."""
+    shares = ["label shares are estimated"] if options.prior == "estimate" else []
+    statistics = ["listeners' inputs are standardised"] if options.restandardise else []
+    told = [*shares, *statistics]
+    return f"transductive: {' and '.join(told)} from all rows asked together, without labels" if told else ""
+
+
 def with_seen(protocol: str, options: CrossConfig) -> str:
-    """Adds to a protocol what is seen of candidates."""
-    return "; ".join(filter(None, (protocol, seen_in_training(options))))
+    """Adds to a protocol what is seen of candidates in training, and of all asked rows in answering."""
+    return "; ".join(filter(None, (protocol, seen_in_training(options), asked_together(options))))
 
 
 def overrides_off(options: CrossConfig) -> dict[str, Any]:

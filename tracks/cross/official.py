@@ -27,6 +27,7 @@ def with_official(config: RunConfig, others: Sequence[Evaluation]) -> list[Evalu
         return list(others)
     num_draws = config.draws.num_draws
     chosen = "the epoch" if num_draws == 1 else f"epoch and best of {num_draws} draws of hyper-parameters"
+    chosen += "" if options.pseudo_labels is None else " (and the confidence from which guessed labels are believed)"
     protocol = (
         f"the organisers' protocol, system {options.system}: {chosen} chosen by WAF on the very rows that are reported "
         f"(it selects on them, so its score is too high); theirs are random folds without a seed, these are seeded, by "

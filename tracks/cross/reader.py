@@ -66,8 +66,7 @@ def _read_train(config: RunConfig, folder: mer2026.MerFolder) -> TrackData:
             f"{folder.root}: no {TRAIN_CSV[0]} (name,discrete) and no {TRAIN_CSV[-1]}{mer2026.archive_hint(folder)}"
         )
     labels = mer2026.read_labels(path, config.options.labels)
-    groups = {} if config.data.groups is None else mer2026.read_group_columns(config.data.groups)
-    clips, lost = mer2026.read_clips(folder, tuple(labels), groups)
+    clips, lost = mer2026.read_clips(folder, tuple(labels), _groups(config))
     notes = [f"training: {len(clips)} clips of {path.name}; {_shares(labels.values())}"]
     if lost:
         _refuse_lost(config, path, lost, len(labels))
@@ -80,13 +79,18 @@ def _read_candidates(config: RunConfig, folder: mer2026.MerFolder) -> TrackData:
     if path is None:
         raise DataError(f"{folder.root}: no {mer2026.CANDIDATES[0]} (name){mer2026.archive_hint(folder)}")
     names = mer2026.read_names(path)
-    clips, lost = mer2026.read_clips(folder, names, {})
+    clips, lost = mer2026.read_clips(folder, names, _groups(config))
     if lost:
         raise DataError(
             f"{path}: {len(lost)} of {len(names)} candidates have no medium: {_first(lost)}; a submission needs every "
             "candidate: add their files"
         )
     return _data(config, clips, dict.fromkeys(names, OTHER), {}, [f"candidates: {len(clips)} clips"], row_ids=names)
+
+
+def _groups(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Gives clip to its further groups. Candidates have them too: those of a held-out dialogue stay out of training."""
+    return {} if config.data.groups is None else mer2026.read_group_columns(config.data.groups)
 
 
 def _read_manifest(config: RunConfig, path: Path, split: str) -> TrackData:
@@ -148,7 +152,8 @@ def _joined(parts: Sequence[TrackData]) -> TrackData:
     if twice:
         raise DataError(f"{len(twice)} clips are both training clips and candidates: {_first(twice)}")
     notes = tuple(note for part in parts for note in part.notes)
-    return TrackData(clips=tuple(clips.values()), samples=tuple(samples), notes=notes)
+    row_ids = tuple(name for part in parts for name in part.row_ids)
+    return TrackData(clips=tuple(clips.values()), samples=tuple(samples), notes=notes, row_ids=row_ids)
 
 
 def _refuse_lost(config: RunConfig, path: Path, lost: Sequence[str], num_listed: int) -> None:

@@ -178,7 +178,7 @@ class CrossTrack(Track):
         """
         options: CrossConfig = config.options
         if options.dialogue is not None:
-            return with_official(config, dialogue_evaluations(options))
+            return self._say_what_is_seen(config, with_official(config, dialogue_evaluations(options)))
         hides = set(hidden_of_listener(config))
         nothing_left = hides == set(config.model.encoders)
         unfit = {
@@ -213,16 +213,17 @@ class CrossTrack(Track):
             )
             for stream in (encoders if len(encoders) > 1 else ())
         ]
-        found = with_official(config, [main, *ablations(config, main), *rows[1:], *alone])
-        return self._say_what_is_seen(config, found) if off else found
+        return self._say_what_is_seen(
+            config, with_official(config, [main, *ablations(config, main), *rows[1:], *alone])
+        )
 
     def _say_what_is_seen(self, config: RunConfig, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         found = []
         for item in evaluations:
             changed = {key.removeprefix("cross."): value for key, value in item.overrides.items() if "cross." in key}
             options = replace(config.options, **changed)
-            sees = self.unlabelled(replace(config, options=options)) is not None
-            found.append(replace(item, protocol=with_seen(item.protocol, options)) if sees else item)
+            learns = self.uses_network(replace(config, options=options))
+            found.append(replace(item, protocol=with_seen(item.protocol, options)) if learns else item)
         return found
 
     def resampled_by(self, config: RunConfig) -> str:
@@ -237,9 +238,10 @@ class CrossTrack(Track):
         seen: dict[str, Any] = {} if self.unlabelled(config) is None else {"align": options.align}
         if seen and options.pseudo_labels is not None:
             seen = {**seen, "pseudo_labels": plain(options.pseudo_labels)}
-        if options.restandardise:
+        learns = self.uses_network(config)
+        if options.restandardise and learns:
             seen = {**seen, "restandardise": True}
-        transductive = options.prior == "estimate" or bool(seen)
+        transductive = (options.prior == "estimate" and learns) or bool(seen)
         facts = {"system": options.system, "prior": options.prior, "transductive": transductive}
         return {**facts, **seen, **asked, **chosen}
 

@@ -47,9 +47,9 @@ def test_the_truth_of_candidates_is_never_read(root: Path) -> None:
     assert read_cross(config_of(root), "test") == before
 
 
-def test_all_joins_both_splits_and_knows_no_order_of_rows(root: Path) -> None:
+def test_all_joins_both_splits_and_a_submission_holds_the_candidates_alone(root: Path) -> None:
     data = read_cross(config_of(root), "all")
-    assert len(data.samples) == 30 and data.row_ids == ()
+    assert len(data.samples) == 30 and data.row_ids == tuple(candidate_name(i) for i in range(6))
 
 
 def test_streams_that_are_not_named_are_read_under_their_own_name(root: Path) -> None:
@@ -60,10 +60,13 @@ def test_streams_that_are_not_named_are_read_under_their_own_name(root: Path) ->
 
 
 def test_groups_of_a_file_join_the_clips(root: Path, tmp_path: Path) -> None:
-    rows = [(train_name(i), f"d{i // 4}") for i in range(24)]
+    rows = [(train_name(i), f"d{i // 4}") for i in range(24)] + [(candidate_name(0), "d1")]
     path = write_csv(tmp_path / "groups.csv", ("name", "dialogue"), rows)
     data = read_cross(config_of(root, data__groups=str(path)), "train")
     assert data.samples[5].groups == {"clip": train_name(5), "dialogue": "d1", "role": "own"}
+    candidates = read_cross(config_of(root, data__groups=str(path)), "test").samples
+    assert candidates[0].groups == {"clip": candidate_name(0), "dialogue": "d1", "role": "other"}
+    assert candidates[1].groups == {"clip": candidate_name(1), "role": "other"}
 
 
 def test_training_clips_without_a_file_are_refused_or_left_out_and_counted(root: Path) -> None:

@@ -391,3 +391,22 @@ def test_a_system_that_sees_candidates_is_no_plain_classifier() -> None:
     fitted = CrossFitted(config.options)
     assert TRACK.class_loss(config, fitted) is not None
     assert TRACK.class_loss(with_overrides(config, {"cross.align": "coral"}), fitted) is None
+
+
+def test_protocols_say_what_answers_take_from_all_rows_that_are_asked() -> None:
+    config = config_of(None, cross__prior="estimate", cross__restandardise=True)
+    told = "transductive: label shares are estimated and listeners' inputs are standardised from all rows asked"
+    found = {item.name: item for item in TRACK.evaluations(config)}
+    for name, item in found.items():
+        its = with_overrides(config, item.overrides)
+        assert (told in item.protocol) == (name not in ("majority", "without_prior"))
+        assert TRACK.traits(its)["transductive"] == (name != "majority")
+    assert "inputs are standardised from all rows" in found["without_prior"].protocol
+
+
+def test_the_organisers_protocol_says_that_guessed_labels_are_chosen_by_its_rows_too() -> None:
+    config = config_of(None, cross__protocol="official", cross__pseudo_labels={})
+    first = TRACK.evaluations(config)[0]
+    assert (
+        first.selects_on_reported and "the confidence from which guessed labels are believed) chosen" in first.protocol
+    )
