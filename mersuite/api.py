@@ -303,7 +303,7 @@ def score(track: str, *, pred: Path, target: Path, options: Mapping[str, str]) -
 
     loaded = registry.load(track)
     for path in (pred, target):
-        if not path.is_file():
+        if not path.exists():
             raise SubmissionError(f"{path}: no such file")
     found = loaded.score(loaded.read_table(pred), loaded.read_table(target), ScoreRequest(options=options))
     return {name: int(value) if name.startswith("num_") else value for name, value in found.items()}
