@@ -322,6 +322,9 @@ def _fit_network(run: FoldRun, module: SupervisedModule, data: WindowDataModule)
 
     Why the note: the last checkpoint does not hold that training was stopped early, so a run that is killed before its
     fold is finished would train on when it is resumed.
+
+    Raises:
+        ConfigError: If the memory of the device does not suffice.
     """
     from mersuite.training.callbacks import ReportEpoch
     from mersuite.training.trainer import LAST, build_trainer
@@ -335,7 +338,15 @@ def _fit_network(run: FoldRun, module: SupervisedModule, data: WindowDataModule)
         run.config, run.folder, seed=seed, monitor=monitor, mode=run.track.monitor_mode, extra_callbacks=callbacks
     )
     last = run.folder / LAST
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        size = run.config.trainer.batch_size
+        raise ConfigError(
+            f"trainer.batch_size: {run.evaluation} with batches of {size} does not fit into the memory of the device; "
+            f"lower it to {max(1, size // 2)} or less in another run.dir (trainer.accumulate=2 then takes steps of as "
+            "many rows), or use runtime.accelerator=cpu"
+        ) from error
     write_json(run.folder / TRAINED, {"epochs": trainer.current_epoch, "steps": trainer.global_step})
 
 

@@ -161,3 +161,17 @@ def test_head_loss_and_context_see_the_fitted_parts_after_fit(tmp_path: Path, mo
     assert seen == [("build_head", ("low", "high"))]
     assert checkpoint.context is not None
     assert checkpoint.context.classes == ("low", "high")
+
+
+def test_memory_of_the_device_that_does_not_suffice_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PsTrack, "loss", full)
+    run = make_run(tmp_path, make_config("ps.system=signal", "trainer.batch_size=6"))
+    with pytest.raises(
+        ConfigError, match=r"trainer\.batch_size: .* batches of 6 does not fit .* lower it to 3 or less"
+    ):
+        train_fold(run)
