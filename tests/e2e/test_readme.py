@@ -66,7 +66,19 @@ def check_understood(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
         raise ParsedError
 
     own = {"fake": fake, "predict": predict, "score": score}
-    for name in ("check", "prepare", "faces", "fit", "pretrain", "sweep", "report", "export", "ensemble", "compare", *own):
+    for name in (
+        "check",
+        "prepare",
+        "faces",
+        "fit",
+        "pretrain",
+        "sweep",
+        "report",
+        "export",
+        "ensemble",
+        "compare",
+        *own,
+    ):
         monkeypatch.setattr(api, name, own.get(name, config_only))
     _, verb, *words = shlex.split(command)
     mine, rest = split_words(verb, VERBS[verb], words)
