@@ -13,8 +13,9 @@ from mersuite.clip import Clip, Media, Signal
 from mersuite.errors import DataError
 from mersuite.features.base import Extractor
 from mersuite.features.batched import Precision, answering, choose_device, layer_sum, length_batches, to_numpy
-from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, stream_names
-from mersuite.features.pretrained import Pretrained, check_name, feature_name
+from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals
+from mersuite.features.from_pretrained import FromPretrained
+from mersuite.features.pretrained import check_name
 from mersuite.schema import require_all
 
 _BATCHES_PER_UNIT = 4
@@ -70,7 +71,7 @@ class _Tokens:
     own: np.ndarray
 
 
-class LanguageExtractor(Extractor):
+class LanguageExtractor(FromPretrained, Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role and language of the stream.
 
     `clips_per_unit` is how many clips it is best given at once.
@@ -78,19 +79,11 @@ class LanguageExtractor(Extractor):
 
     Config = LanguageConfig
     version = 1
-    no_effect = ("model", "revision", "batch_size")
     config: LanguageConfig
 
     def __init__(self, config: LanguageConfig) -> None:
-        super().__init__(config)
-        self.inputs = (config.stream,)
+        super().__init__(config, "text", config.pooling)
         self.clips_per_unit = _BATCHES_PER_UNIT * config.batch_size
-        self._pretrained = Pretrained(config.model, config.revision, "text")
-        self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
-
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the streams written for each clip."""
-        return tuple(self._names.values())
 
     def survey(self, clips: Sequence[Clip]) -> None:
         """Looks at the model and at all texts.
@@ -109,10 +102,6 @@ class LanguageExtractor(Extractor):
         if width is None:
             return None
         return estimate(clips, width, self.config.pooling, lambda clip: float(self._tokens([clip])[0].own.sum()))
-
-    def state_digest(self) -> str:
-        """Gives the digest of the model's files."""
-        return self._pretrained.digest()
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the streams of each clip.

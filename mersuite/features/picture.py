@@ -15,9 +15,10 @@ from mersuite.clip import Clip, Signal
 from mersuite.errors import ConfigError
 from mersuite.features.base import Extractor
 from mersuite.features.batched import Precision, answering, choose_device, layer_sum, to_numpy
-from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, rows_on_show, stream_names
+from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, rows_on_show
+from mersuite.features.from_pretrained import FromPretrained
 from mersuite.features.picture_input import ChannelOrder, count_rows, is_face_array, iter_pictures, pixel_values
-from mersuite.features.pretrained import Pretrained, check_name, feature_name, library
+from mersuite.features.pretrained import check_name, library
 from mersuite.media.streams import stream_media
 from mersuite.schema import require, require_all
 
@@ -82,7 +83,7 @@ class PictureConfig:
             )
 
 
-class PictureExtractor(Extractor):
+class PictureExtractor(FromPretrained, Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role of the stream.
 
     Rows of fra stand at frames_hz (or rate_hz), where frames of a slower film are held; sampled frames, whose distance
@@ -91,18 +92,10 @@ class PictureExtractor(Extractor):
 
     Config = PictureConfig
     version = 1
-    no_effect = ("model", "revision", "batch_size")
     config: PictureConfig
 
     def __init__(self, config: PictureConfig) -> None:
-        super().__init__(config)
-        self.inputs = (config.stream,)
-        self._pretrained = Pretrained(config.model, config.revision, "image")
-        self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
-
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the streams written for each clip."""
-        return tuple(self._names.values())
+        super().__init__(config, "image", config.pooling)
 
     def survey(self, clips: Sequence[Clip]) -> None:
         """Looks at the model.
@@ -120,10 +113,6 @@ class PictureExtractor(Extractor):
             return None
         share = 1.0 if self.config.rate_hz is None else self.config.rate_hz / self.config.frames_hz
         return estimate(clips, width, self.config.pooling, lambda clip: ceil(self._count(clip) * share))
-
-    def state_digest(self) -> str:
-        """Gives the digest of the model's files."""
-        return self._pretrained.digest()
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the streams of each clip.

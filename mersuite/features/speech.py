@@ -14,8 +14,9 @@ from mersuite.clip import Clip, Signal
 from mersuite.errors import ConfigError, DataError
 from mersuite.features.base import Extractor
 from mersuite.features.batched import Precision, answering, choose_device, layer_sum, length_batches, to_numpy
-from mersuite.features.feature_rows import Level, estimate, level_signals, stream_names
-from mersuite.features.pretrained import Pretrained, check_name, feature_name
+from mersuite.features.feature_rows import Level, estimate, level_signals
+from mersuite.features.from_pretrained import FromPretrained
+from mersuite.features.pretrained import check_name
 from mersuite.media.audio import read_audio
 from mersuite.media.streams import stream_media
 from mersuite.schema import require, require_all
@@ -76,7 +77,7 @@ class SpeechConfig:
         require(self.rate_hz is None or self.rate_hz > 0, f"rate_hz: need a rate above 0 or null, got {self.rate_hz}")
 
 
-class SpeechExtractor(Extractor):
+class SpeechExtractor(FromPretrained, Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role of the stream.
 
     Pieces of like length are padded together with a mask. Models whose answer depends on padding even so, or may -
@@ -87,19 +88,11 @@ class SpeechExtractor(Extractor):
 
     Config = SpeechConfig
     version = 1
-    no_effect = ("model", "revision", "batch_size")
     config: SpeechConfig
 
     def __init__(self, config: SpeechConfig) -> None:
-        super().__init__(config)
-        self.inputs = (config.stream,)
+        super().__init__(config, "sound", config.pooling)
         self.clips_per_unit = _BATCHES_PER_UNIT * config.batch_size
-        self._pretrained = Pretrained(config.model, config.revision, "sound")
-        self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
-
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the streams written for each clip."""
-        return tuple(self._names.values())
 
     def survey(self, clips: Sequence[Clip]) -> None:
         """Looks at the model.
@@ -116,10 +109,6 @@ class SpeechExtractor(Extractor):
         rate_hz = self.config.rate_hz or self._own_rate_hz()
         width = self._pretrained.config.hidden_size
         return estimate(clips, width, self.config.pooling, lambda clip: ceil(self._seconds(clip) * rate_hz))
-
-    def state_digest(self) -> str:
-        """Gives the digest of the model's files."""
-        return self._pretrained.digest()
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the streams of each clip.

@@ -12,9 +12,10 @@ from mersuite.clip import Clip, Signal
 from mersuite.errors import ConfigError
 from mersuite.features.base import Extractor
 from mersuite.features.batched import Precision, answering, choose_device, to_numpy
-from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals, stream_names
+from mersuite.features.feature_rows import STEP_HZ, Level, estimate, level_signals
+from mersuite.features.from_pretrained import FromPretrained
 from mersuite.features.picture_input import ChannelOrder, read_pictures
-from mersuite.features.pretrained import Pretrained, check_name, feature_name
+from mersuite.features.pretrained import check_name
 from mersuite.schema import require_all
 
 
@@ -54,7 +55,7 @@ class VideoMaeConfig:
         )
 
 
-class VideoMaeExtractor(Extractor):
+class VideoMaeExtractor(FromPretrained, Extractor):
     """Writes `<model>-UTT` and `<model>-FRA`, with the role of the stream.
 
     Frames are spread evenly over the clip, as many as the model reads; a clip with fewer repeats its last. Two
@@ -63,18 +64,10 @@ class VideoMaeExtractor(Extractor):
 
     Config = VideoMaeConfig
     version = 1
-    no_effect = ("model", "revision", "batch_size")
     config: VideoMaeConfig
 
     def __init__(self, config: VideoMaeConfig) -> None:
-        super().__init__(config)
-        self.inputs = (config.stream,)
-        self._pretrained = Pretrained(config.model, config.revision, "image")
-        self._names = stream_names(feature_name(config.model, config.output), config.stream, config.pooling)
-
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the streams written for each clip."""
-        return tuple(self._names.values())
+        super().__init__(config, "image", config.pooling)
 
     def survey(self, clips: Sequence[Clip]) -> None:
         """Looks at the model.
@@ -89,10 +82,6 @@ class VideoMaeExtractor(Extractor):
         """Gives about how many bytes the streams of these clips will take."""
         num_segments = self._num_segments()
         return estimate(clips, self._pretrained.config.hidden_size, self.config.pooling, lambda clip: num_segments)
-
-    def state_digest(self) -> str:
-        """Gives the digest of the model's files."""
-        return self._pretrained.digest()
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping[str, Signal]]]:
         """Yields the streams of each clip.

@@ -125,8 +125,9 @@ def test_estimate_is_what_the_features_take(folder):
     assert extractor_of(pool="mean").estimate_bytes(clips) == 4 * 8 * 2
 
 
-def test_survey_accepts_files_of_one_width(folder):
+def test_survey_accepts_files_of_one_width_without_a_word(folder, caplog):
     extractor_of(rate_hz=25).survey([clip_of(folder, "a", frames(5)), clip_of(folder, "b", frames(3))])
+    assert caplog.text == ""
 
 
 def test_missing_files_are_refused_with_names_number_share_and_cure(folder):

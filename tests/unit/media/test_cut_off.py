@@ -58,3 +58,4 @@ def test_a_whole_file_passes_and_one_that_lacks_bytes_is_refused(tmp_path: Path,
 def test_files_that_do_not_say_their_length_pass(tmp_path: Path, name: str):
     (tmp_path / "f").write_bytes(ODD[name])
     refuse_cut_off(tmp_path / "f", "copy it again")
+    assert (tmp_path / "f").read_bytes() == ODD[name]

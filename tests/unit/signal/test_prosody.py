@@ -100,7 +100,8 @@ def test_silence_is_the_floor_and_zeros(gain, num_samples, rng):
 
 @pytest.mark.parametrize("seconds", [0.01, 0.02, 0.1, 0.2])
 def test_the_shortest_sounds_give_finite_values(seconds):
-    measured(sounds.voice(200, seconds))
+    found = measured(sounds.voice(200, seconds))
+    assert all(np.isfinite(value) for value in found.values())
 
 
 def test_cues_of_made_up_voices_are_recovered(rng):
