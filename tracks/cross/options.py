@@ -125,6 +125,11 @@ class CrossConfig:
                 self.dialogue is None or (self.align == "none" and self.pseudo_labels is None),
                 "align, pseudo_labels: for candidates of clips; dialogues have none, take them out",
             ),
+            (
+                not self.restandardise or self.align == "none",
+                f"restandardise: answers would take other statistics of inputs than align={self.align} was trained with; "
+                "use one of them",
+            ),
             (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
             (self.check_clips >= 0, f"check_clips: need 0 or more, got {self.check_clips}"),
             (

@@ -203,6 +203,10 @@ def test_each_stream_is_also_tried_alone() -> None:
         ({"label_smoothing": -0.1}, "label_smoothing: need 0 <= share < 1"),
         ({"head_dropout": 1.0}, "head_dropout: need 0 <= rate < 1"),
         ({"check_clips": -1}, "check_clips: need 0 or more"),
+        (
+            {"restandardise": True, "align": "coral"},
+            "restandardise: .* than align=coral was trained with; use one of them",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
