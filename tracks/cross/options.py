@@ -127,7 +127,7 @@ class CrossConfig:
             ),
             (
                 not self.restandardise or self.align == "none",
-                f"restandardise: answers would take other statistics of inputs than align={self.align} was trained with; "
+                f"restandardise: answers would take other input statistics than align={self.align} was trained with; "
                 "use one of them",
             ),
             (0 <= self.head_dropout < 1, f"head_dropout: need 0 <= rate < 1, got {self.head_dropout}"),
