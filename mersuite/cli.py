@@ -24,6 +24,22 @@ _CURABLE = {
 }
 
 
+_EXTRAS = {
+    "av": "video",
+    "cv2": "faces",
+    "transformers": "llm",
+    "tokenizers": "llm",
+    "peft": "llm",
+    "PIL": "llm",
+    "h5py": "eeg",
+    "edfio": "eeg",
+    "matplotlib": "report",
+    "dask": "cluster",
+    "distributed": "cluster",
+}
+"""Optional package to the extra that installs it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """One verb of the command line.
@@ -56,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MersuiteError as error:
         sys.stdout.flush()
         sys.stderr.write(f"mersuite: {error}\n")
+        status = 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        sys.stdout.flush()
+        sys.stderr.write(
+            f"mersuite: this needs the package {package}, which is not installed: "
+            f"pip install 'mersuite[{_EXTRAS[package]}]'\n"
+        )
         status = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,25 @@ def test_error_of_the_user_is_status_2(capsys: pytest.CaptureFixture, toy_verb: 
 
     toy_verb(fail)
     assert refused(capsys, "toy", "out=x", "json=true") == "mersuite: EEG_videos.mat: no variable video_3\n"
+
+
+@pytest.mark.parametrize(("module", "extra"), [("av.container", "video"), ("cv2", "faces"), ("h5py", "eeg")])
+def test_a_package_of_an_extra_that_is_not_there_is_named_with_the_extra(
+    capsys: pytest.CaptureFixture, toy_verb: Callable, module: str, extra: str
+):
+    def fail(own: dict, words: list, action: str):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    toy_verb(fail)
+    package = module.partition(".")[0]
+    assert f"needs the package {package}, which is not installed: pip install 'mersuite[{extra}]'" in refused(
+        capsys, "toy", "out=x"
+    )
+
+
+def test_extras_of_the_command_line_are_those_of_the_project():
+    project = tomllib.loads((Path(cli.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(cli._EXTRAS.values()) <= set(project["project"]["optional-dependencies"])
 
 
 @pytest.mark.parametrize(
