@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mersuite.clip import Clip
-from mersuite.errors import StoreError
+from mersuite.errors import MersuiteError, StoreError
 from mersuite.features.base import Extractor
 from mersuite.prepare.coverage import Coverage, StreamCoverage
 from mersuite.prepare.fingerprint import lacking_streams
@@ -145,7 +145,10 @@ def _survey(
     """
     estimates = dict(before)
     for name, own in waiting.items():
-        extractors[name].survey(clips)
+        try:
+            extractors[name].survey(clips)
+        except MersuiteError as error:
+            raise type(error)(f"features.{name}: {error}") from error  # which entry a knob of the message belongs to
         size_bytes = extractors[name].estimate_bytes(own) if own else None
         estimates[name] = size_bytes or 0
         if size_bytes is not None:

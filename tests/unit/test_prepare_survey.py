@@ -77,7 +77,7 @@ def run(clips: list[Clip], extractor: Extractor, tmp_path: Path):
 
 def test_survey_sees_all_clips_before_anything_is_written(clips: list[Clip], tmp_path: Path):
     extractor = Watchful(refuses=True)
-    with pytest.raises(DataError, match="no voice: c0"):
+    with pytest.raises(DataError, match=r"^features\.v: no voice: c0"):
         run(clips, extractor, tmp_path)
     assert extractor.seen == [["c0", "c1", "c2"]]
     assert not (tmp_path / "store").exists()
