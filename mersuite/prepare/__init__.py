@@ -28,6 +28,8 @@ from mersuite.progress import progress_bars
 from mersuite.store import FeatureStore, open_if_made
 
 _log = logging.getLogger(__name__)
+_WORTH_SAYING_BYTES = 2**30
+"""Estimates from here on are shown before the work starts; smaller ones stand in the table after it."""
 
 
 def prepare(
@@ -152,7 +154,8 @@ def _survey(
         size_bytes = extractors[name].estimate_bytes(own) if own else None
         estimates[name] = size_bytes or 0
         if size_bytes is not None:
-            _log.info("features.%s: about %.3g GiB for %d clips", name, size_bytes / 2**30, len(own))
+            level = logging.WARNING if size_bytes >= _WORTH_SAYING_BYTES else logging.INFO
+            _log.log(level, "features.%s: about %.3g GiB for %d clips", name, size_bytes / 2**30, len(own))
     existing = next(folder for folder in (store_path.absolute(), *store_path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if sum(estimates.values()) > free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -138,6 +139,15 @@ def test_an_estimate_larger_than_the_disk_is_refused_before_work(clips: list[Cli
         run(clips, Watchful(size_bytes=2**60), tmp_path)
     assert not (tmp_path / "store").exists()
     assert run(clips, Watchful(size_bytes=4), tmp_path).num_computed == 2
+
+
+@pytest.mark.parametrize(("size_bytes", "shown"), [(2**20, False), (2**29, True)])
+def test_a_large_estimate_is_shown_before_the_work(
+    clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture, size_bytes: int, shown: bool
+):
+    with caplog.at_level(logging.WARNING):
+        run(clips, Watchful(size_bytes=size_bytes), tmp_path)
+    assert ("features.v: about 1 GiB for 2 clips" in caplog.text) == shown
 
 
 def test_state_of_an_extractor_enters_the_fingerprint(clips: list[Clip], tmp_path: Path):
