@@ -378,7 +378,7 @@ def start(tmp_path: Path, store: Path, workers: int, seconds: float) -> subproce
 
 
 def test_of_two_prepares_one_waits_and_then_finds_nothing_to_do(probe, clips, tmp_path) -> None:
-    both = [start(tmp_path, tmp_path / "store", 1, 0.02) for _ in range(2)]
+    both = [start(tmp_path, tmp_path / "store", 1, 0.1) for _ in range(2)]
     texts = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert sorted(out for out, _ in texts) == ["computed 0\n", "computed 24\n"]
